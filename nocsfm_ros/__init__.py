@@ -1,0 +1,1 @@
+"""6D pose of any object from one reference picture: matching, one-step latent flow, registration, tracking."""

@@ -1,0 +1,232 @@
+"""The command `nocsfm`: track, render, train, evaluate. Exit codes: 0 done, 2 user error, 130 Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from nocsfm_ros.errors import ConfigError, NocsfmError
+
+DONE, USER_ERROR, INTERRUPTED = 0, 2, 130
+TRACK_HELP = """SOURCE is one of
+  a BOP scene      rgb/ depth/ scene_camera.json [mask_visib/ scene_gt.json]
+  a plain folder   rgb/ depth/ camera.json {"K": [9 numbers], "depth_scale": 0.001} (or cam_K.txt) [masks/]
+  a NOCS scene     0000_color.png 0000_depth.png ...
+  a rosbag2        folder or .mcap file with colour, depth registered to it, and CameraInfo
+
+What the object is in the reference, in this order: --reference-mask (or the source's own mask of
+--reference-object), inside --reference-box if both are given; the opaque part of a PNG; with depth, what
+stands in front of the plane behind it (in the box, or in the whole picture); else the whole box or picture.
+
+DIR gets tracks.jsonl (one line per frame and object, poses in metres) and overlay.mp4."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    options = build_parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    for noisy in ("matplotlib", "httpx", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        options.run(options)
+    except NocsfmError as error:
+        print(f"nocsfm {options.command}: {error}", file=sys.stderr)
+        return USER_ERROR
+    except OSError as error:  # a folder without permission, a full disk
+        print(f"nocsfm {options.command}: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print(f"nocsfm {options.command}: stopped", file=sys.stderr)
+        return INTERRUPTED
+    return DONE
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All subcommands with their options; `options.run(options)` carries one out."""
+    parser = argparse.ArgumentParser(
+        prog="nocsfm", description="6D pose of any object from one reference picture."
+    )
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="track | render | train | evaluate"
+    )
+    _add_track(
+        commands.add_parser(
+            "track",
+            help="follow an object through recorded frames",
+            description="Follow an object through frames.",
+            epilog=TRACK_HELP,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    _add_render(commands.add_parser("render", help="make training views, or the demo sequence"))
+    _add_train(commands.add_parser("train", help="train the autoencoder, then the flow"))
+    _add_evaluate(commands.add_parser("evaluate", help="measure weights on views never trained on"))
+    return parser
+
+
+def _add_track(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_run_track)
+    parser.add_argument("source", type=Path, metavar="SOURCE")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--object-id", default="", help="name of the object (default: from the reference)")
+    _add_reference(parser.add_argument_group("reference"))
+    group = parser.add_argument_group("frames")
+    group.add_argument("--start", type=_count, default=0, metavar="N", help="first frame (0-based)")
+    group.add_argument("--stop", type=_count, default=None, metavar="N", help="one after the last frame")
+    group.add_argument("--stride", type=_positive, default=1, metavar="N", help="every N-th frame")
+    group.add_argument("--video-hz", type=float, default=None, metavar="HZ", help="speed of overlay.mp4")
+    group = parser.add_argument_group("topics of a bag (default: found by the node's names, or the only one)")
+    for kind in ("image", "depth", "info"):
+        group.add_argument(f"--{kind}-topic", default="", metavar="TOPIC")
+    group = parser.add_argument_group("settings (docs/parameters.md)")
+    group.add_argument("--config", type=Path, metavar="YAML")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="KEY=VALUE",
+        help="for example --set tracking.lost_after=8; can be repeated",
+    )
+
+
+def _add_reference(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--reference",
+        required=True,
+        metavar="PNG|SOURCE:FRAME",
+        help="a picture, or a frame of a source by name or 0-based index; ':FRAME' is of SOURCE itself",
+    )
+    group.add_argument("--reference-mask", type=Path, metavar="PNG", help="not black on the object")
+    group.add_argument(
+        "--reference-object", type=int, metavar="ID", help="its number in the source's own masks"
+    )
+    group.add_argument("--reference-box", type=_box, metavar="X,Y,W,H", help="pixels around the object")
+    group.add_argument(
+        "--reference-depth", type=Path, metavar="PNG", help="registered depth; needs the camera too"
+    )
+    group.add_argument(
+        "--reference-camera", type=Path, metavar="JSON", help='{"K": [9], "depth_scale": 0.001}'
+    )
+
+
+def _add_render(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_run_render)
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--out", type=Path, metavar="DIR", help="training views in shards; resumes by shard")
+    target.add_argument("--demo", type=Path, metavar="DIR", help="the demo sequence and its reference")
+    split_help = "test: meshes that training never sees"
+    parser.add_argument("--split", default="train", choices=("train", "test"), help=split_help)
+    parser.add_argument(
+        "--clusters", type=_positive, default=1000, metavar="N", help="objects, six views each"
+    )
+    parser.add_argument("--workers", type=_positive, default=2, metavar="N")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="of parsed meshes (default ~/.cache/nocsfm)"
+    )
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_run_train)
+    parser.add_argument("model", choices=("autoencoder", "flow"))
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="what `nocsfm render --out` wrote"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="weights, log and resume state"
+    )
+    parser.add_argument("--hours", type=float, required=True, help="training time over all resumed runs")
+    parser.add_argument("--resume", action="store_true", help="go on from the state in --out")
+    parser.add_argument("--batch", type=_positive, default=24, metavar="N")
+    parser.add_argument("--threads", type=_positive, default=2, metavar="N", help="of the CPU")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_run_evaluate)
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="views of `render --split test`"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="gets metrics.json and table.md"
+    )
+    parser.add_argument("--weights", default="", metavar="DIR", help="default: the embedded ones")
+    parser.add_argument(
+        "--pairs", type=_positive, default=400, metavar="N", help="reference and live view pairs"
+    )
+
+
+def _run_track(options: argparse.Namespace) -> None:
+    from nocsfm_ros.tracking.offline_command import run_track
+
+    run_track(options)
+
+
+def _run_render(options: argparse.Namespace) -> None:
+    if options.demo is not None:
+        from nocsfm_ros.data.demo_sequence import render_demo
+
+        render_demo(options.demo)
+        return
+    from nocsfm_ros.data.catalogue import DEFAULT_CACHE
+    from nocsfm_ros.data.views import RenderJob, render_views
+
+    cache = options.cache or DEFAULT_CACHE
+    job = RenderJob(options.out, cache, options.clusters, options.split, options.seed)
+    render_views(job, options.workers, lambda done, total: print(f"{done}/{total} shards", flush=True))
+
+
+def _run_train(options: argparse.Namespace) -> None:
+    from nocsfm_ros.training.commands import train
+
+    run = options.out / f"{options.model}_run"
+    if (run / "state.pt").is_file() and not options.resume:
+        raise ConfigError(
+            f"--out {options.out}", got=f"the state of an earlier training in {run.name}/", expected="none",
+            mend="add --resume to go on with it, or name another folder",
+        )
+    report = partial(print, flush=True)
+    train(options.model, options.data, options.out, options.hours, report, batch_size=options.batch,
+          seed=options.seed, num_threads=options.threads)
+
+
+def _run_evaluate(options: argparse.Namespace) -> None:
+    from nocsfm_ros.config import Config, replace_values
+    from nocsfm_ros.data.views import ViewDataset
+    from nocsfm_ros.evaluation.pairs import evaluate_pairs, markdown_table
+    from nocsfm_ros.tracking.tracker import build_tracker
+
+    views = ViewDataset(options.data)
+    estimator = build_tracker(replace_values(Config(), {"model.weights": options.weights})).estimator
+    facts = {"data": str(options.data), "weights": options.weights or "embedded"}
+    metrics = evaluate_pairs(views, estimator, options.out, options.pairs, facts, print)
+    print(markdown_table(metrics["rows"]))
+
+
+def _box(text: str) -> tuple[float, float, float, float]:
+    try:
+        x, y, w, h = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not x,y,width,height in pixels") from None
+    return x, y, w, h
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Every mesh that can be rendered, by index and split, loaded when asked for."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nocsfm_ros.data.catalogue import CatalogueEntry, find_archives, read_catalogue
+from nocsfm_ros.data.meshes import Mesh, heldout_names, load_catalogue_mesh, load_mesh, save_mesh
+from nocsfm_ros.data.shapes import procedural_mesh
+from nocsfm_ros.errors import NocsfmError
+
+TRAIN_SEEDS, TEST_SEEDS = range(0, 400), range(100_000, 100_080)
+_CACHE_VERSION = "meshes-1"
+_log = logging.getLogger(__name__)
+
+
+class MeshLibrary:
+    """Catalogue meshes (sorted by name), then procedural ones. Build once with `build_cache`.
+
+    Attributes:
+        names: of all meshes, in index order.
+        is_heldout: (N,) bool, never used in training.
+        is_procedural: (N,) bool.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self._folder = cache / _CACHE_VERSION
+        listed = (self._folder / "usable.txt").read_text(encoding="utf-8").splitlines()
+        heldout = heldout_names()
+        seeds = [*TRAIN_SEEDS, *TEST_SEEDS]
+        self.names = listed + [f"procedural/{seed}" for seed in seeds]
+        self.is_heldout = np.array([name in heldout for name in listed] + [seed in TEST_SEEDS for seed in seeds])
+        self.is_procedural = np.array([False] * len(listed) + [True] * len(seeds))
+        self._meshes: dict[int, Mesh] = {}
+        self._hulls: dict[int, npt.NDArray[np.float64]] = {}
+
+    def mesh(self, index: int) -> Mesh:
+        """The mesh of this index, kept in memory from then on."""
+        if index not in self._meshes:
+            name = self.names[index]
+            path = self._folder / _file_name(name)
+            if not path.exists():
+                save_mesh(path, procedural_mesh(int(name.rpartition("/")[2])))
+            self._meshes[index] = load_mesh(path)
+        return self._meshes[index]
+
+    def hull(self, index: int) -> npt.NDArray[np.float64]:
+        """(M, 3) the mesh's outermost vertices in 256 directions: enough for boxes and contacts."""
+        if index not in self._hulls:
+            vertices = self.mesh(index).vertices.astype(np.float64)
+            directions = np.random.default_rng(0).normal(size=(256, 3))
+            self._hulls[index] = vertices[np.unique(np.argmax(vertices @ directions.T, axis=0))]
+        return self._hulls[index]
+
+    def indices(self, heldout: bool, procedural: bool) -> npt.NDArray[np.int64]:
+        """Mesh indices of one split and kind."""
+        return np.flatnonzero((self.is_heldout == heldout) & (self.is_procedural == procedural))
+
+
+def build_cache(cache: Path, workers: int = 2) -> MeshLibrary:
+    """Parse what is not parsed yet; later starts only read. Safe to interrupt."""
+    folder = cache / _CACHE_VERSION
+    if not (folder / "usable.txt").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        entries = read_catalogue(find_archives(cache))
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            usable = [name for name in pool.map(partial(_parse, folder), entries, chunksize=8) if name]
+        partial_list = folder / "usable.txt.partial"
+        partial_list.write_text("\n".join(usable), encoding="utf-8")
+        partial_list.replace(folder / "usable.txt")
+    return MeshLibrary(cache)
+
+
+def _parse(folder: Path, entry: CatalogueEntry) -> str:
+    path = folder / _file_name(entry.name)
+    try:
+        if not path.exists():
+            save_mesh(path, load_catalogue_mesh(entry))
+    except (NocsfmError, ValueError, IndexError) as error:
+        _log.info("left out: %s (%s)", entry.name, error)
+        return ""
+    return entry.name
+
+
+def _file_name(name: str) -> str:
+    return name.replace("/", "__") + ".npz"

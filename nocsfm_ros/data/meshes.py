@@ -1,0 +1,262 @@
+"""Meshes: OBJ + MTL + textures into arrays, normalised, symmetry measured, cached."""
+
+from __future__ import annotations
+
+import io
+import json
+import posixpath
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+from nocsfm_ros.data.catalogue import CatalogueEntry
+from nocsfm_ros.errors import FrameError
+
+MAX_FACES = 45_000
+TEXTURE_SIZE = 256
+HELDOUT_LIST = Path(__file__).with_name("heldout_meshes.txt")
+CONTINUOUS = 0
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A triangle mesh in its own frame: tight box centred, diagonal 1, y up.
+
+    Attributes:
+        name: unique.
+        vertices: (N, 3) float32.
+        normals: (N, 3) float32 unit.
+        uv: (N, 2) float32, origin at the first row of the texture.
+        colour: (N, 3) float32 in [0, 1], used where `layer` is -1.
+        layer: (N,) float32 index into `textures`, -1 without one.
+        faces: (F, 3) int32.
+        textures: (L, 256, 256, 4) uint8 RGBA.
+        fold: symmetry about y: 1 none, 2 or 4 discrete, 0 continuous.
+    """
+
+    name: str
+    vertices: npt.NDArray[np.float32]
+    normals: npt.NDArray[np.float32]
+    uv: npt.NDArray[np.float32]
+    colour: npt.NDArray[np.float32]
+    layer: npt.NDArray[np.float32]
+    faces: npt.NDArray[np.int32]
+    textures: npt.NDArray[np.uint8]
+    fold: int = 1
+
+
+@dataclass
+class _Obj:
+    positions: list[list[float]] = field(default_factory=list)
+    uvs: list[list[float]] = field(default_factory=list)
+    normals: list[list[float]] = field(default_factory=list)
+    corners: list[tuple[int, int, int, int]] = field(default_factory=list)  # v, vt, vn, material; 3 a triangle
+    materials: list[str] = field(default_factory=list)
+    library: str = ""
+
+
+def normalised(name: str, arrays: dict[str, npt.NDArray[np.generic]], size: npt.ArrayLike | None = None) -> Mesh:
+    """Centre the tight box, stretch it to `size` (any unit) where given, make its diagonal 1, find the symmetry."""
+    low, high = arrays["vertices"].min(0), arrays["vertices"].max(0)
+    extent = np.maximum(high - low, 1e-9)
+    stretch = np.ones(3) if size is None else np.asarray(size) / extent
+    stretch = stretch / np.linalg.norm(extent * stretch)
+    normals = arrays["normals"] / stretch
+    normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    mesh = Mesh(
+        name, ((arrays["vertices"] - (low + high) / 2) * stretch).astype(np.float32), normals.astype(np.float32),
+        arrays["uv"].astype(np.float32), arrays["colour"].astype(np.float32), arrays["layer"].astype(np.float32),
+        arrays["faces"].astype(np.int32), arrays["textures"].astype(np.uint8),
+    )
+    return Mesh(**{**mesh.__dict__, "fold": symmetry_fold(mesh)})
+
+
+def load_catalogue_mesh(entry: CatalogueEntry) -> Mesh:
+    """Parse one model of the catalogue.
+
+    Raises:
+        FrameError: no faces, too many, or a broken file.
+    """
+    with zipfile.ZipFile(entry.archive) as archive:
+        obj = _parse_obj(archive.read(entry.member).decode("latin-1"))
+        if not 12 <= len(obj.corners) // 3 <= MAX_FACES:
+            raise FrameError(f"mesh {entry.name}", got=f"{len(obj.corners) // 3} faces", expected=f"12 to {MAX_FACES}")
+        folder = posixpath.dirname(entry.member)
+        colours, layers, textures = _read_materials(archive, folder, obj)
+    arrays = _indexed(obj, colours, layers)
+    arrays["textures"] = textures
+    if entry.rotation is not None:
+        R = np.array(entry.rotation).reshape(3, 3)
+        arrays["vertices"], arrays["normals"] = arrays["vertices"] @ R.T, arrays["normals"] @ R.T
+    return normalised(entry.name, arrays, entry.size_cm)
+
+
+def save_mesh(path: Path, mesh: Mesh) -> None:
+    """Write a mesh as npz, complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as stream:
+        np.savez(stream, **{key: np.asarray(value) for key, value in mesh.__dict__.items()})
+    partial.replace(path)
+
+
+def load_mesh(path: Path) -> Mesh:
+    """Read what save_mesh wrote."""
+    with np.load(path) as stored:
+        arrays = {key: stored[key] for key in stored.files}
+    return Mesh(**{**arrays, "name": str(arrays["name"]), "fold": int(arrays["fold"])})
+
+
+def heldout_names() -> frozenset[str]:
+    """Catalogue meshes never trained on."""
+    return frozenset(HELDOUT_LIST.read_text(encoding="utf-8").splitlines())
+
+
+def symmetry_fold(mesh: Mesh, tolerance: float = 0.012) -> int:
+    """Symmetry about y by chamfer distance of surface samples carrying their colour (so that a print breaks it).
+
+    Returns:
+        0 continuous, 4 or 2 discrete, 1 none.
+    """
+    points, colours = surface_samples(mesh, 4000, np.random.default_rng(0))
+    tree = cKDTree(np.hstack([points, 0.3 * colours]))
+    floor = float(tree.query(np.hstack([points, 0.3 * colours]), k=2)[0][:, 1].mean())
+
+    def is_same(angle_deg: float) -> bool:
+        c, s = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
+        turned = points @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]).T
+        distance = tree.query(np.hstack([turned, 0.3 * colours]))[0]
+        return bool(distance.mean() < floor + tolerance / 2 and np.percentile(distance, 98) < 3 * floor + 2 * tolerance)
+
+    if all(is_same(angle) for angle in (17.0, 51.0, 111.0, 200.0)):
+        return CONTINUOUS
+    return 4 if is_same(90.0) else 2 if is_same(180.0) else 1
+
+
+def surface_samples(
+    mesh: Mesh, count: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Points (count, 3) spread evenly over the surface and their colours (count, 3) in [0, 1]."""
+    corners = mesh.vertices[mesh.faces].astype(np.float64)
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) + 1e-15
+    chosen = rng.choice(len(area), count, p=area / area.sum())
+    weights = rng.dirichlet(np.ones(3), count)
+    points = np.einsum("nk,nkd->nd", weights, corners[chosen])
+    uv = np.einsum("nk,nkd->nd", weights, mesh.uv[mesh.faces[chosen]])
+    layer = mesh.layer[mesh.faces[chosen, 0]].astype(int)
+    colours = mesh.colour[mesh.faces[chosen, 0]].astype(np.float64)
+    if len(mesh.textures):
+        column, row = (np.mod(uv, 1.0) * TEXTURE_SIZE).astype(int).clip(0, TEXTURE_SIZE - 1).T
+        texels = mesh.textures[np.maximum(layer, 0), row, column, :3] / 255.0
+        colours = np.where(layer[:, None] >= 0, texels, colours)
+    return points, colours
+
+
+def _parse_obj(text: str) -> _Obj:
+    obj, material, names = _Obj(), -1, {}
+    for line in text.splitlines():
+        words = line.split()
+        if not words:
+            continue
+        head = words[0]
+        if head == "v":
+            obj.positions.append([float(word) for word in words[1:4]])
+        elif head == "vt":
+            obj.uvs.append([float(word) for word in words[1:3]])
+        elif head == "vn":
+            obj.normals.append([float(word) for word in words[1:4]])
+        elif head == "f":
+            ring = [_corner(word, obj, material) for word in words[1:]]
+            for second, third in zip(ring[1:-1], ring[2:], strict=True):
+                obj.corners += [ring[0], second, third]
+        elif head == "usemtl":
+            material = names.setdefault(line.split(None, 1)[1].strip() if len(words) > 1 else "", len(names))
+        elif head == "mtllib":
+            obj.library = line.split(None, 1)[1].strip()
+    obj.materials = list(names)
+    return obj
+
+
+def _corner(word: str, obj: _Obj, material: int) -> tuple[int, int, int, int]:
+    parts = (word.split("/") + ["", ""])[:3]
+    lengths = (len(obj.positions), len(obj.uvs), len(obj.normals))
+    v, vt, vn = (
+        -1 if not part else int(part) - 1 if int(part) > 0 else length + int(part)
+        for part, length in zip(parts, lengths, strict=True)
+    )
+    return v, vt, vn, material
+
+
+def _indexed(obj: _Obj, colours: npt.NDArray[np.float64], layers: list[int]) -> dict[str, npt.NDArray[np.generic]]:
+    corners = np.array(obj.corners, dtype=np.int64)
+    positions = np.array(obj.positions, dtype=np.float64)[:, :3]
+    triangles = positions[corners[:, 0]].reshape(-1, 3, 3)
+    flat = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+    flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
+    corners[:, 2] = np.where(corners[:, 2] < len(obj.normals), corners[:, 2], -1)
+    flat_key = np.where(corners[:, 2] < 0, np.arange(len(corners)) // 3, -1)  # a corner without normal stays its own
+    rows, first, inverse = np.unique(
+        np.column_stack([corners, flat_key]), axis=0, return_index=True, return_inverse=True
+    )
+    normals = flat[first // 3]
+    if obj.normals:
+        given = np.array(obj.normals, dtype=np.float64)[rows[:, 2]]
+        normals = np.where((rows[:, 2] >= 0)[:, None], given, normals)
+    uv = np.array([*obj.uvs, [0.0, 0.0]], dtype=np.float64)[rows[:, 1]] * (1.0, -1.0)
+    layer = np.array([*layers, -1])[rows[:, 3]]
+    return {
+        "vertices": positions[rows[:, 0]], "normals": normals, "uv": uv,
+        "colour": np.vstack([colours, [[0.7, 0.7, 0.7]]])[rows[:, 3]],
+        "layer": np.where(rows[:, 1] < 0, -1, layer), "faces": inverse.reshape(-1, 3),
+    }
+
+
+def _read_materials(
+    archive: zipfile.ZipFile, folder: str, obj: _Obj
+) -> tuple[npt.NDArray[np.float64], list[int], npt.NDArray[np.uint8]]:
+    """Colour (M, 3), texture layer (M, -1 = none) of each material and the textures themselves."""
+    members = {name.lower(): name for name in archive.namelist() if name.startswith(f"{folder}/")}
+    colours, maps = np.full((len(obj.materials), 3), 0.7), [""] * len(obj.materials)
+    library, current = members.get(f"{folder}/{obj.library}".lower()), -1
+    for line in io.StringIO(archive.read(library).decode("latin-1") if library else ""):
+        head, _, rest = line.strip().partition(" ")
+        if head == "newmtl":
+            current = obj.materials.index(rest.strip()) if rest.strip() in obj.materials else -1
+        elif head == "Kd" and current >= 0:
+            colours[current] = np.clip([float(word) for word in rest.split()[:3]], 0, 1)
+        elif head == "map_Kd" and current >= 0:
+            maps[current] = rest.strip().replace("\\", "/").split("/")[-1].lower()
+    textures: list[npt.NDArray[np.uint8]] = []
+    layer_of: dict[str, int] = {"": -1}
+    for name in maps:
+        if name not in layer_of:
+            texture = _decode_texture(archive, members.get(f"{folder.lower()}/{name}"))
+            layer_of[name] = len(textures) if texture is not None else -1
+            textures += [texture] if texture is not None else []
+    stacked = np.stack(textures) if textures else np.zeros((0, TEXTURE_SIZE, TEXTURE_SIZE, 4), np.uint8)
+    return colours, [layer_of[name] for name in maps], stacked
+
+
+def _decode_texture(archive: zipfile.ZipFile, member: str | None) -> npt.NDArray[np.uint8] | None:
+    if member is None:
+        return None
+    image = cv2.imdecode(np.frombuffer(archive.read(member), np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        return None
+    if image.dtype != np.uint8:
+        image = (image / 257).astype(np.uint8)
+    code = {2: cv2.COLOR_GRAY2RGBA}.get(image.ndim) or (
+        cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGBA)
+    return np.asarray(cv2.resize(cv2.cvtColor(image, code), (TEXTURE_SIZE, TEXTURE_SIZE),
+                                 interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def write_mesh_list(path: Path, meshes: list[tuple[str, bool]]) -> None:
+    """meshes.json of a rendered folder: name and split by mesh index."""
+    rows = [{"name": name, "split": "test" if held else "train"} for name, held in meshes]
+    path.write_text(json.dumps(rows, indent=1), encoding="utf-8")

@@ -1,0 +1,268 @@
+"""Off-screen rendering with moderngl on EGL: colour, metric depth and instance ids in one draw pass, any K.
+
+One camera convention only: x right, y down, z forward, an integer pixel coordinate is a pixel centre.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import cv2
+import moderngl
+import numpy as np
+import numpy.typing as npt
+
+from nocsfm_ros.data.meshes import TEXTURE_SIZE, Mesh
+from nocsfm_ros.data.shaders import FRAGMENT, SHADOW_FRAGMENT, SHADOW_VERTEX, VERTEX
+from nocsfm_ros.errors import ConfigError
+from nocsfm_ros.types import Float64Array
+
+NEAR_M, FAR_M = 0.05, 20.0
+SHADOW_SIZE = 256
+KEPT_MESHES = 700
+
+
+@dataclass(frozen=True)
+class Item:
+    """One mesh in front of the camera.
+
+    Attributes:
+        mesh: the mesh, in its own frame (unit diagonal).
+        T_cam_obj: (4, 4) rigid pose, metres.
+        scale_m: metres per mesh unit, one number or one per axis.
+        instance: id drawn into the id picture, 0 to 255.
+        print_layer: layer of the renderer's surface textures that replaces the mesh's own look, -1 for none.
+        print_scale: repeats of that texture per metre.
+        tint: (3,) multiplies the colour.
+        shininess: (strength, exponent) of the specular light.
+        casts_shadow: False for walls and tables.
+    """
+
+    mesh: Mesh
+    T_cam_obj: Float64Array
+    scale_m: float | tuple[float, float, float]
+    instance: int = 0
+    print_layer: int = -1
+    print_scale: float = 4.0
+    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    shininess: tuple[float, float] = (0.1, 20.0)
+    casts_shadow: bool = True
+
+
+@dataclass(frozen=True)
+class Light:
+    """Sun, sky and fill.
+
+    Attributes:
+        to_sun_cam: (3,) unit direction from the scene to the light.
+        colour: (3,) of the sun; ambient: (3,); fill: strength of a shadowless light from the camera.
+        shadow: 0 none to 1 black.
+    """
+
+    to_sun_cam: Float64Array
+    colour: tuple[float, float, float] = (0.7, 0.7, 0.7)
+    ambient: tuple[float, float, float] = (0.35, 0.35, 0.35)
+    fill: float = 0.15
+    shadow: float = 0.7
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """rgb (H, W, 3) uint8; depth_m (H, W) float32, 0 = nothing; instance (H, W) uint8."""
+
+    rgb: npt.NDArray[np.uint8]
+    depth_m: npt.NDArray[np.float32]
+    instance: npt.NDArray[np.uint8]
+
+
+@dataclass
+class _Target:
+    framebuffer: moderngl.Framebuffer
+    colour: moderngl.Texture
+    geometry: moderngl.Texture
+
+
+@dataclass
+class _Uploaded:
+    shaded: moderngl.VertexArray
+    shadow: moderngl.VertexArray
+    textures: moderngl.TextureArray | None
+    owned: list[moderngl.Buffer] = field(default_factory=list)
+
+    def release(self) -> None:
+        for thing in (self.shaded, self.shadow, *self.owned, *([self.textures] if self.textures else [])):
+            thing.release()
+
+
+class Renderer:
+    """Draws items; keeps what it uploaded. One per process.
+
+    Args:
+        surfaces: (L, 256, 256, 3) uint8, pictures that `Item.print_layer` names.
+
+    Raises:
+        ConfigError: no EGL here.
+    """
+
+    def __init__(self, surfaces: npt.NDArray[np.uint8]) -> None:
+        try:
+            self._context = moderngl.create_standalone_context(backend="egl")
+        except Exception as error:  # moderngl raises bare Exception
+            raise ConfigError("off-screen OpenGL", got=error, expected="EGL with OpenGL 3.3",
+                              mend="sudo apt-get install libegl1 libgl1-mesa-dri") from error
+        self._context.enable(moderngl.DEPTH_TEST)
+        self._program = self._context.program(vertex_shader=VERTEX, fragment_shader=FRAGMENT)
+        self._shadow_program = self._context.program(vertex_shader=SHADOW_VERTEX, fragment_shader=SHADOW_FRAGMENT)
+        self._surfaces = self._texture_array(surfaces)
+        self._no_texture = self._texture_array(np.full((1, TEXTURE_SIZE, TEXTURE_SIZE, 4), 255, np.uint8))
+        self._shadow_map = self._context.depth_texture((SHADOW_SIZE, SHADOW_SIZE))
+        self._shadow_map.compare_func = "<="
+        self._shadow_buffer = self._context.framebuffer(depth_attachment=self._shadow_map)
+        self._targets: dict[tuple[int, int], _Target] = {}
+        self._uploaded: OrderedDict[str, _Uploaded] = OrderedDict()
+        for name, unit in (("pictures", 0), ("shadow_map", 1)):
+            self._program[name] = unit
+
+    def render(
+        self, items: list[Item], K: Float64Array, size_wh: tuple[int, int], light: Light, background: npt.ArrayLike
+        = (0.5, 0.5, 0.5), smooth: bool = True
+    ) -> Rendering:
+        """Draw `items` as the camera K of size_wh sees them.
+
+        With `smooth` the colour is drawn at twice the size and filtered by [1 2 1] / 4 around each pixel centre; depth
+        and ids are always single samples at the pixel centre (every second one of the same pass).
+        """
+        step = 2 if smooth else 1
+        target = self._target((size_wh[0] * step, size_wh[1] * step))
+        shadow_from_cam = self._draw_shadows(items, light)
+        target.framebuffer.use()
+        target.framebuffer.clear()
+        self._set_light(light, shadow_from_cam)
+        self._program["clip_from_cam"] = _column_major(clip_from_cam(K, size_wh, step))
+        for item in sorted(items, key=lambda item: not item.casts_shadow):  # walls last: most of them is hidden by then
+            self._draw(item)
+        return self._read(target, step, background)
+
+    def silhouettes(self, items: list[Item], K: Float64Array, size_wh: tuple[int, int], count: int
+                    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """Instance ids (H, W) with only the first `count` items drawn, and with all: what occludes them."""
+        target = self._target(size_wh)
+        target.framebuffer.use()
+        target.framebuffer.clear()
+        self._program["clip_from_cam"] = _column_major(clip_from_cam(K, size_wh, 1))
+        pictures = []
+        for part in (items[:count], items[count:]):
+            for item in part:
+                self._draw(item)
+            pictures.append(self._read(target, 1).instance)
+        return pictures[0], pictures[1]
+
+    def _draw(self, item: Item) -> None:
+        uploaded, program = self._upload(item.mesh), self._program
+        scale = np.broadcast_to(np.asarray(item.scale_m, np.float64), 3)
+        cam_from_mesh = item.T_cam_obj @ np.diag([*scale, 1.0])
+        program["cam_from_mesh"] = _column_major(cam_from_mesh)
+        program["normal_from_mesh"] = _column_major(item.T_cam_obj[:3, :3] @ np.diag(1.0 / scale))
+        program["metres"] = tuple(scale)
+        program["look"] = (float(item.print_layer), item.print_scale, *item.shininess)
+        program["tint"] = item.tint
+        program["instance"] = item.instance / 255.0
+        (self._surfaces if item.print_layer >= 0 else uploaded.textures or self._no_texture).use(0)
+        self._shadow_map.use(1)
+        uploaded.shaded.render()
+
+    def _draw_shadows(self, items: list[Item], light: Light) -> Float64Array:
+        casting = [item for item in items if item.casts_shadow]
+        if not casting or light.shadow <= 0:
+            return np.zeros((4, 4))
+        shadow_from_cam = _shadow_camera(casting[0], light)
+        self._shadow_buffer.use()
+        self._shadow_buffer.clear()
+        for item in casting:
+            scale = np.broadcast_to(np.asarray(item.scale_m, np.float64), 3)
+            cam_from_mesh = item.T_cam_obj @ np.diag([*scale, 1.0])
+            self._shadow_program["clip_from_mesh"] = _column_major(shadow_from_cam @ cam_from_mesh)
+            self._upload(item.mesh).shadow.render()
+        return shadow_from_cam
+
+    def _set_light(self, light: Light, shadow_from_cam: Float64Array) -> None:
+        self._program["to_sun"] = tuple(light.to_sun_cam)
+        self._program["sun"] = light.colour
+        self._program["ambient"] = light.ambient
+        self._program["fill_and_shadow"] = (light.fill, light.shadow if shadow_from_cam.any() else 0.0)
+        self._program["shadow_from_cam"] = _column_major(shadow_from_cam)
+
+    def _upload(self, mesh: Mesh) -> _Uploaded:
+        if mesh.name in self._uploaded:
+            self._uploaded.move_to_end(mesh.name)
+            return self._uploaded[mesh.name]
+        rows = np.hstack([mesh.vertices, mesh.normals, mesh.uv, mesh.layer[:, None], mesh.colour]).astype("f4")
+        vertices = self._context.buffer(rows.tobytes())
+        indices = self._context.buffer(mesh.faces.astype("i4").tobytes())
+        names = ("in_position", "in_normal", "in_uv", "in_layer", "in_colour")
+        uploaded = _Uploaded(
+            self._context.vertex_array(self._program, [(vertices, "3f 3f 2f 1f 3f", *names)], indices),
+            self._context.vertex_array(self._shadow_program, [(vertices, "3f 36x", "in_position")], indices),
+            self._texture_array(mesh.textures) if len(mesh.textures) else None, [vertices, indices],
+        )
+        self._uploaded[mesh.name] = uploaded
+        if len(self._uploaded) > KEPT_MESHES:
+            self._uploaded.popitem(last=False)[1].release()
+        return uploaded
+
+    def _texture_array(self, pictures: npt.NDArray[np.uint8]) -> moderngl.TextureArray:
+        layers, height, width, channels = pictures.shape
+        texture = self._context.texture_array((width, height, layers), channels, np.ascontiguousarray(pictures).tobytes())
+        texture.build_mipmaps()
+        texture.filter = (moderngl.LINEAR_MIPMAP_NEAREST, moderngl.LINEAR)
+        return texture
+
+    def _target(self, size_wh: tuple[int, int]) -> _Target:
+        if size_wh not in self._targets:
+            colour, geometry = self._context.texture(size_wh, 4), self._context.texture(size_wh, 2, dtype="f4")
+            buffer = self._context.framebuffer([colour, geometry], self._context.depth_renderbuffer(size_wh))
+            self._targets[size_wh] = _Target(buffer, colour, geometry)
+        return self._targets[size_wh]
+
+    def _read(self, target: _Target, step: int, background: npt.ArrayLike = (0.0, 0.0, 0.0)) -> Rendering:
+        width, height = target.colour.size
+        rgba = np.frombuffer(target.colour.read(), np.uint8).reshape(height, width, 4)
+        geometry = np.frombuffer(target.geometry.read(), np.float32).reshape(height, width, 2)[::step, ::step]
+        if step == 2:
+            kernel = np.array([0.25, 0.5, 0.25])
+            rgba = cv2.sepFilter2D(rgba, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)[::2, ::2]
+        ground = np.multiply(255 - rgba[..., 3:], np.asarray(background, np.float32))
+        rgb = np.minimum(rgba[..., :3] + ground, 255).astype(np.uint8)
+        return Rendering(rgb, geometry[..., 0].copy(), (geometry[..., 1] * 255 + 0.5).astype(np.uint8))
+
+
+def clip_from_cam(K: Float64Array, size_wh: tuple[int, int], step: int = 1) -> Float64Array:
+    """(4, 4) OpenGL projection. Sample s of the picture drawn `step` times finer looks along pixel s / step.
+
+    Pixel u is column u + 0.5 of the viewport; v likewise with the first row at the viewport's lower edge, so that
+    reading the buffer needs no flip.
+    """
+    width, height = size_wh[0] * step, size_wh[1] * step
+    P = np.zeros((4, 4))
+    P[0, :3] = 2 * step * K[0] / width
+    P[1, :3] = 2 * step * K[1] / height
+    P[0, 2] += 1 / width - 1
+    P[1, 2] += 1 / height - 1
+    P[2, 2:] = (FAR_M + NEAR_M) / (FAR_M - NEAR_M), -2 * FAR_M * NEAR_M / (FAR_M - NEAR_M)
+    P[3, 2] = 1
+    return P
+
+
+def _shadow_camera(centre: Item, light: Light) -> Float64Array:
+    """Orthographic view along the sun of a cube three times as wide as the first casting item."""
+    forward = -np.asarray(light.to_sun_cam, np.float64)
+    right = np.cross(forward, [0.0, 0, 1] if abs(forward[2]) < 0.9 else [1.0, 0, 0])
+    right /= np.linalg.norm(right)
+    reach = 1.8 * float(np.max(np.asarray(centre.scale_m)))
+    axes = np.stack([right, np.cross(forward, right), forward]) / reach
+    return np.block([[axes, (-axes @ centre.T_cam_obj[:3, 3])[:, None]], [np.zeros((1, 3)), np.ones((1, 1))]])
+
+
+def _column_major(matrix: Float64Array) -> tuple[float, ...]:
+    return tuple(matrix.T.ravel().tolist())

@@ -1,0 +1,211 @@
+"""Crop views for training: rendering them in shards, reading them back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nocsfm_ros.data.library import MeshLibrary, build_cache
+from nocsfm_ros.data.meshes import write_mesh_list
+from nocsfm_ros.data.renderer import Renderer
+from nocsfm_ros.data.scenes import FRAME_WH, TARGET, Scene, Target, sample_scene, sample_target, surface_pool
+from nocsfm_ros.errors import ConfigError
+from nocsfm_ros.types import Float64Array
+
+CROP_SIZE = 128
+VIEWS_PER_CLUSTER = 6
+NUM_SURFACES = 64
+DEPTH_UNIT_M = 1e-4
+_PROBE = 96
+FIELDS: dict[str, tuple[tuple[int, ...], str]] = {
+    "rgb": ((CROP_SIZE, CROP_SIZE, 3), "uint8"),
+    "depth": ((CROP_SIZE, CROP_SIZE), "uint16"),
+    "mask": ((CROP_SIZE, CROP_SIZE), "uint8"),
+    "K": ((3, 3), "float64"),
+    "T_cam_obj": ((4, 4), "float64"),
+    "diagonal_m": ((), "float32"),
+    "mesh": ((), "int32"),
+    "cluster": ((), "int64"),
+    "fold": ((), "uint8"),
+    "visible": ((), "float32"),
+}
+View = dict[str, Any]
+
+
+class ViewDataset:
+    """Rendered views, memory-mapped.
+
+    A view holds rgb (128, 128, 3) uint8, depth (128, 128) uint16 in 0.1 mm (0 none), mask (128, 128) uint8 (255 on the
+    visible target), K (3, 3) of the crop, T_cam_obj (4, 4) (centred tight box, y up, metres), diagonal_m, mesh index,
+    cluster, symmetry fold about y (0 continuous) and the visible share of the target.
+
+    Attributes:
+        shards: per shard a mapping of field name to array.
+        mesh_names: names by mesh index.
+
+    Raises:
+        ConfigError: no complete shard in the folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        shards = sorted(path for path in folder.glob("shard_*") if path.suffix != ".partial")
+        if not shards:
+            raise ConfigError(f"rendered views in {folder}", got="no shard", expected="shard_00000 and more",
+                              mend=f"nocsfm render --out {folder}")
+        self.shards = [{name: np.load(path / f"{name}.npy", mmap_mode="r") for name in FIELDS} for path in shards]
+        self._starts = np.cumsum([0, *(len(shard["mesh"]) for shard in self.shards)])
+        listed = json.loads((folder / "meshes.json").read_text(encoding="utf-8"))
+        self.mesh_names: list[str] = [mesh["name"] for mesh in listed]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> View:
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return {name: array[index - self._starts[shard]] for name, array in self.shards[shard].items()}
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """One small field of all views, in memory."""
+        return np.concatenate([shard[name] for shard in self.shards])
+
+
+@dataclass(frozen=True)
+class RenderJob:
+    """What one folder of views is: `num_clusters` clusters of six views, `split` "train" or "test"."""
+
+    out: Path
+    cache: Path
+    num_clusters: int
+    split: str = "train"
+    seed: int = 0
+    clusters_per_shard: int = 500
+
+
+def render_views(job: RenderJob, workers: int = 2, on_shard: Callable[[int, int], None] = lambda done, total: None
+                 ) -> None:
+    """Render all shards that are not there yet; same seed, same pictures, however many workers.
+
+    Args:
+        job: what to render.
+        workers: processes.
+        on_shard: called with (shards done, shards in all).
+    """
+    library = build_cache(job.cache, workers)
+    job.out.mkdir(parents=True, exist_ok=True)
+    meshes = [(name, library.is_heldout[index]) for index, name in enumerate(library.names)]
+    write_mesh_list(job.out / "meshes.json", [(name, bool(held)) for name, held in meshes])
+    total = -(-job.num_clusters // job.clusters_per_shard)
+    missing = [index for index in range(total) if not _shard_path(job, index).exists()]
+    with ProcessPoolExecutor(max(1, min(workers, len(missing))), mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(partial(_render_shard, job), index) for index in missing]
+        for done, future in enumerate(as_completed(futures), start=total - len(missing) + 1):
+            future.result()
+            on_shard(done, total)
+
+
+def render_cluster(rng: np.random.Generator, library: MeshLibrary, renderer: Renderer, heldout: bool,
+                   num_views: int = VIEWS_PER_CLUSTER) -> list[View]:
+    """Views of one random target; "cluster" is left for the caller to fill."""
+    while True:
+        target = sample_target(rng, library, heldout, NUM_SURFACES)
+        views: list[View] = []
+        for attempt in range(6 * num_views):
+            scene = sample_scene(rng, library, target, heldout, NUM_SURFACES, crowded=attempt % 4 != 3)
+            view = render_crop(rng, renderer, scene, target, library.hull(target.index))
+            views += [view] if view is not None else []
+            if len(views) == num_views:
+                return views
+
+
+def render_crop(rng: np.random.Generator, renderer: Renderer, scene: Scene, target: Target, hull: Float64Array
+                ) -> View | None:
+    """The target's crop, or None where too little of it is seen."""
+    T_cam_obj = scene.items[0].T_cam_obj
+    points = hull * target.diagonal_m @ T_cam_obj[:3, :3].T + T_cam_obj[:3, 3]
+    uv = points[:, :2] / points[:, 2:] * scene.K[[0, 1], [0, 1]] + scene.K[:2, 2]
+    low, high = uv.min(0), uv.max(0)
+    A_probe = crop_matrix((low + high) / 2, 1.04 * float((high - low).max()), _PROBE)
+    probe_items = [scene.items[0], *(item for item in scene.items[1:] if item.instance)]
+    alone, seen = renderer.silhouettes(probe_items, A_probe @ scene.K, (_PROBE, _PROBE), 1)
+    is_seen = (seen == TARGET) & inside_frame(A_probe, _PROBE)
+    visible = float(is_seen.sum() / max((alone == TARGET).sum(), 1))
+    if is_seen.sum() < 60 or visible < (0.35 if rng.random() < 0.9 else 0.15):
+        return None
+    rows, columns = np.nonzero(is_seen)
+    box = np.array([[columns.min() - 0.5, rows.min() - 0.5], [columns.max() + 0.5, rows.max() + 0.5]])
+    low, high = (box - A_probe[:2, 2]) / A_probe[0, 0]
+    side = float((high - low).max()) * rng.uniform(1.15, 1.9)
+    if side < 16:
+        return None
+    A = crop_matrix((low + high) / 2 + rng.uniform(-0.12, 0.12, 2) * side, side, CROP_SIZE)
+    return _picture_of(renderer, scene, A) | {
+        "K": A @ scene.K, "T_cam_obj": T_cam_obj, "diagonal_m": target.diagonal_m, "mesh": target.index,
+        "fold": scene.items[0].mesh.fold if scene.items[0].print_layer < 0 else 1, "visible": visible}
+
+
+def crop_matrix(centre_uv: npt.ArrayLike, side: float, size: int) -> Float64Array:
+    """(3, 3) A_crop_image of the square of `side` image pixels around centre_uv, resampled to size x size."""
+    scale = size / side
+    offset = (size - 1) / 2 - scale * np.asarray(centre_uv, np.float64)
+    return np.array([[scale, 0, offset[0]], [0, scale, offset[1]], [0, 0, 1]])
+
+
+def inside_frame(A_crop_image: Float64Array, size: int, size_wh: tuple[int, int] = FRAME_WH) -> npt.NDArray[np.bool_]:
+    """(size, size) bool: crop pixels that lie in the picture."""
+    grid = (np.arange(size)[:, None] - A_crop_image[:2, 2]) / A_crop_image[0, 0]
+    inside = (grid > -0.5) & (grid < np.asarray(size_wh) - 0.5)
+    return np.asarray(inside[:, 1][:, None] & inside[:, 0][None, :])
+
+
+def _picture_of(renderer: Renderer, scene: Scene, A_crop_image: Float64Array) -> View:
+    picture = renderer.render(scene.items, A_crop_image @ scene.K, (CROP_SIZE, CROP_SIZE), scene.light, scene.background)
+    inside = inside_frame(A_crop_image, CROP_SIZE)
+    depth = np.where(inside & (picture.depth_m < 6.5), picture.depth_m / DEPTH_UNIT_M + 0.5, 0)
+    return {"rgb": picture.rgb * inside[..., None], "depth": depth.astype(np.uint16),
+            "mask": np.where(inside & (picture.instance == TARGET), 255, 0).astype(np.uint8)}
+
+
+def _shard_path(job: RenderJob, index: int) -> Path:
+    return job.out / f"shard_{index:05d}"
+
+
+def _render_shard(job: RenderJob, index: int) -> None:
+    heldout = job.split == "test"
+    library, renderer = MeshLibrary(job.cache), _process_renderer(int(heldout))
+    first = index * job.clusters_per_shard
+    clusters = range(first, min(first + job.clusters_per_shard, job.num_clusters))
+    count = len(clusters) * VIEWS_PER_CLUSTER
+    arrays = {name: np.zeros((count, *shape), dtype) for name, (shape, dtype) in FIELDS.items()}
+    for cluster in clusters:
+        rng = np.random.default_rng([job.seed, int(heldout), cluster])
+        for number, view in enumerate(render_cluster(rng, library, renderer, heldout)):
+            for name, value in (view | {"cluster": cluster}).items():
+                arrays[name][(cluster - first) * VIEWS_PER_CLUSTER + number] = value
+    partial_path = _shard_path(job, index).with_suffix(".partial")
+    shutil.rmtree(partial_path, ignore_errors=True)
+    partial_path.mkdir()
+    for name, array in arrays.items():
+        np.save(partial_path / f"{name}.npy", array)
+    partial_path.rename(_shard_path(job, index))
+
+
+_renderers: dict[int, Renderer] = {}
+
+
+def _process_renderer(pool_seed: int) -> Renderer:
+    """One context per process and set of surfaces: making one costs a second."""
+    if pool_seed not in _renderers:
+        os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa's software rasteriser: one core per worker
+        _renderers[pool_seed] = Renderer(surface_pool(pool_seed, NUM_SURFACES))
+    return _renderers[pool_seed]

@@ -1,0 +1,1 @@
+"""How good it is: poses, masks and finding against the truth. Knows no ROS."""

@@ -1,0 +1,100 @@
+"""The VAE behind two verbs: pictures to latents, latents to object coordinates and mask."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+from nocsfm_ros.errors import ShapeError
+from nocsfm_ros.flow.checkpoints import load_pretrained
+
+# One VAE pixel holds a PATCH x PATCH square of RGBA pixels: the same result as convolving at full size, measured
+# eight times faster on a CPU.
+PATCH, RGBA = 4, 4
+EMBEDDED_CONFIG: dict[str, Any] = dict(
+    in_channels=RGBA * PATCH**2, out_channels=RGBA * PATCH**2, latent_channels=8, sample_size=32,
+    block_out_channels=(64,), down_block_types=("DownEncoderBlock2D",), up_block_types=("UpDecoderBlock2D",),
+    layers_per_block=1, norm_num_groups=8, mid_block_add_attention=False, scaling_factor=1.0,
+)
+# An RGB autoencoder has no alpha: an object pixel is one that is not black (the paper's rule). Half of full mask
+# probability lies at this level of the brightest channel, full at twice the level.
+BLACK_LEVEL = 0.06
+
+
+class Autoencoder(torch.nn.Module):
+    """Encodes pictures and NOCS maps into one latent space and decodes NOCS and mask.
+
+    The embedded VAE works on RGBA: alpha is 1 all over a photo and the foreground of a NOCS map, whose background is
+    grey (coordinate 0) so that borders stay smooth. A plain three-channel one (Stable Diffusion's) has no alpha: the
+    NOCS map stands on black and the mask is all that is not black, as in the NocsFM paper.
+    """
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+        self.has_alpha = vae.config["in_channels"] % RGBA == 0
+        self.patch = math.isqrt(vae.config["in_channels"] // (RGBA if self.has_alpha else 3))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Autoencoder:
+        """Load a diffusers folder or hub id. Raises CheckpointError."""
+        return cls(load_pretrained(AutoencoderKL, folder))
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent."""
+        return int(self.vae.config["latent_channels"])
+
+    @property
+    def latent_scale(self) -> float:
+        """What latents are multiplied by to have about unit variance (diffusers' scaling_factor)."""
+        return float(self.vae.config["scaling_factor"])
+
+    def set_latent_scale(self, scale: float) -> None:
+        """Change latent_scale; it is saved with the weights."""
+        self.vae.register_to_config(scaling_factor=scale)
+
+    def encode_picture(self, rgb: torch.Tensor) -> torch.Tensor:
+        """(B, 3, S, S) in [0, 1] -> latent (B, C, S/f, S/f)."""
+        _check_image(rgb, 3)
+        return self._encode(rgb * 2 - 1, torch.ones_like(rgb[:, :1]))
+
+    def encode_nocs(self, nocs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(B, 3, S, S) centred coordinates and (B, 1, S, S) mask in {0, 1} -> latent (B, C, S/f, S/f)."""
+        _check_image(nocs, 3)
+        background = 0.0 if self.has_alpha else -1.0
+        picture = torch.clamp(nocs * 2, -1, 1) * mask + background * (1 - mask)
+        return self._encode(picture, mask * 2 - 1)
+
+    def decode_nocs(self, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latent -> centred coordinates (B, 3, S, S), not yet cut to their range, and mask logit (B, 1, S, S)."""
+        picture = pixel_shuffle(self.vae.decode(latent / self.latent_scale).sample.float(), self.patch)
+        if self.has_alpha:
+            # alpha lives in [-1, 1]; four times that makes a logit of a sensible slope
+            return picture[:, :3] / 2, picture[:, 3:] * 4
+        brightest = (picture.amax(dim=1, keepdim=True) + 1) / 2
+        return picture / 2, (brightest - BLACK_LEVEL) / BLACK_LEVEL * 4
+
+    def posterior(self, picture: torch.Tensor, alpha: torch.Tensor) -> DiagonalGaussianDistribution:
+        """Unscaled latent distribution of (B, 3, S, S) and (B, 1, S, S), both in [-1, 1]; training samples it."""
+        picture = torch.cat([picture, alpha], dim=1) if self.has_alpha else picture
+        return self.vae.encode(pixel_unshuffle(picture, self.patch)).latent_dist
+
+    def _encode(self, picture: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+        return self.posterior(picture, alpha).mode() * self.latent_scale
+
+
+def build_autoencoder() -> Autoencoder:
+    """The embedded architecture with fresh weights: 4x down, 8 channels."""
+    return Autoencoder(AutoencoderKL(**EMBEDDED_CONFIG))
+
+
+def _check_image(image: torch.Tensor, channels: int) -> None:
+    if image.ndim != 4 or image.shape[1] != channels or image.shape[2] != image.shape[3]:
+        raise ShapeError("autoencoder input", got=tuple(image.shape), expected=f"(B, {channels}, S, S)")

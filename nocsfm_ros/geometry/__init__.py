@@ -1,0 +1,1 @@
+"""Points, cameras, crops, rotations: pure functions without state."""

@@ -1,0 +1,1 @@
+"""Dense features, point matches, and finding the object in the whole picture."""

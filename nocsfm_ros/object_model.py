@@ -1,0 +1,117 @@
+"""What is known of one object: its views (the user's reference first) and the cloud they add up to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg, transform
+from nocsfm_ros.matching.backbone import FeatureMap
+from nocsfm_ros.matching.localiser import ReferenceFeatures
+from nocsfm_ros.registration import ObjectCloud
+from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, SimilarityPose
+
+
+@dataclass(frozen=True)
+class View:
+    """One picture of the object with everything that is computed of it once.
+
+    Attributes:
+        T_cam_obj: (4, 4) the object's pose in this view.
+        T_obj_anchor: (4, 4) the frame in which the flow answers for this view -> object frame.
+        anchor_scale_m: metres per NOCS unit of that frame; None for a reference without depth.
+        tokens: what the velocity network attends to.
+        features: of the feature crop.
+        feature_mask: (S, S) bool, the object in the feature crop.
+        feature_points_obj: (S, S, 3) object coordinates of its pixels in metres, NaN where unknown.
+        points_obj: (N, 3) metres: the view's share of the cloud.
+    """
+
+    T_cam_obj: Float64Array
+    T_obj_anchor: Float64Array
+    anchor_scale_m: float | None
+    tokens: torch.Tensor
+    features: FeatureMap
+    feature_mask: BoolArray
+    feature_points_obj: Float32Array
+    points_obj: Float64Array
+
+    @property
+    def R_cam_obj(self) -> Float64Array:
+        """(3, 3) the viewpoint."""
+        return self.T_cam_obj[:3, :3]
+
+    def pose_from_anchor(self, anchor: SimilarityPose, scale_m: float) -> SimilarityPose:
+        """The object's pose from that of this view's anchored frame."""
+        T_cam_obj = anchor.T_cam_obj @ invert(self.T_obj_anchor)
+        return SimilarityPose(T_cam_obj[:3, :3], T_cam_obj[:3, 3], scale_m)
+
+    def nocs_in_object(self, nocs: Float32Array, scale_m: float) -> Float32Array:
+        """(..., 3) coordinates in this view's anchored frame -> object NOCS, cut to [-0.5, 0.5]."""
+        anchor_scale_m = scale_m if self.anchor_scale_m is None else self.anchor_scale_m
+        points = transform(self.T_obj_anchor, nocs.reshape(-1, 3) * anchor_scale_m) / scale_m
+        return np.clip(points, -0.5, 0.5).reshape(nocs.shape).astype(np.float32)
+
+
+@dataclass
+class ObjectModel:
+    """The memory of one object. The first view is the user's reference and is never dropped.
+
+    Attributes:
+        object_id: its name.
+        search: what the localiser looks for in the whole frame.
+        views: reference, then keyframes.
+        scale_m: metres per unit of NOCS; None until a reference without depth has met its first live frame.
+        cloud: all views' points together; None as long as scale_m is.
+        T_obj_user: (4, 4) the user's own object frame -> object frame, or None.
+        size_m: (3,) box of the cloud along the object's axes.
+    """
+
+    object_id: str
+    search: ReferenceFeatures
+    views: list[View]
+    scale_m: float | None
+    cloud: ObjectCloud | None
+    T_obj_user: Float64Array | None = None
+    size_m: Float64Array = field(default_factory=lambda: np.zeros(3))
+
+    def nearest_view(self, R_cam_obj: Float64Array | None) -> View:
+        """The view whose viewpoint is nearest; the reference when nothing is known of the rotation."""
+        if R_cam_obj is None:
+            return self.views[0]
+        return min(self.views, key=lambda view: rotation_angle_deg(view.R_cam_obj, R_cam_obj))
+
+    def add_view(self, view: View) -> None:
+        """Take a keyframe in and rebuild the cloud."""
+        self.views.append(view)
+        self.rebuild_cloud()
+
+    def drop_most_redundant(self) -> None:
+        """Forget the keyframe with the nearest neighbour; the reference stays."""
+        def distance_deg(index: int) -> float:
+            others = (view for i, view in enumerate(self.views) if i != index)
+            return min(rotation_angle_deg(view.R_cam_obj, self.views[index].R_cam_obj) for view in others)
+
+        del self.views[min(range(1, len(self.views)), key=distance_deg)]
+
+    def forget_keyframes(self) -> None:
+        """Back to the user's reference alone."""
+        self.views = self.views[:1]
+        self.scale_m = self.views[0].anchor_scale_m
+        self.cloud = None
+        self.rebuild_cloud()
+
+    def rebuild_cloud(self) -> None:
+        """Cloud and size from the points of all views."""
+        clouds = [view.points_obj for view in self.views if len(view.points_obj)]
+        if not clouds or self.scale_m is None:
+            return
+        points_obj = np.concatenate(clouds)
+        viewpoints_obj = np.concatenate([
+            np.broadcast_to(invert(view.T_cam_obj)[:3, 3], view.points_obj.shape) for view in self.views
+        ])
+        self.cloud = ObjectCloud(points_obj, viewpoints_obj=viewpoints_obj)
+        low, high = np.percentile(points_obj, [1, 99], axis=0)
+        self.size_m = high - low

@@ -1,0 +1,134 @@
+"""The four services. Each posts a request to the worker and waits for it, up to a deadline.
+
+They share a callback group that never runs twice at once: a burst of calls is answered one by one, in an
+executor's thread that nothing else needs, while pictures and diagnostics go on.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any, TypeVar
+
+from nocsfm_msgs.srv import RemoveReference, SetReference
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from std_srvs.srv import SetBool, Trigger
+
+from nocsfm_ros.errors import NocsfmError
+from nocsfm_ros.ros.conversions import reference_from_request
+from nocsfm_ros.ros.parameters import RosConfig
+from nocsfm_ros.ros.worker import TrackerLike, Worker
+from nocsfm_ros.types import RgbdFrame
+
+T = TypeVar("T")
+# Deeper than any burst of calls: the middleware forgets requests that do not fit.
+_QOS = QoSProfile(depth=1000)
+
+
+class Services:
+    """Offers ~/set_reference, ~/remove_reference, ~/reset and ~/enable as long as the node lives."""
+
+    def __init__(
+        self,
+        node: Node,
+        worker: Worker,
+        config: Callable[[], RosConfig],
+        newest: Callable[[], RgbdFrame | None],
+    ) -> None:
+        """Offer them at once.
+
+        Args:
+            node: the services' node.
+            worker: gets the requests.
+            config: the settings as they are at the time of a call.
+            newest: the newest live frame at the time of a call.
+        """
+        self._worker, self._config, self._newest, self._logger = worker, config, newest, node.get_logger()
+        group = MutuallyExclusiveCallbackGroup()
+        for kind, name, callback in (
+            (SetReference, "set_reference", self._on_set_reference),
+            (RemoveReference, "remove_reference", self._on_remove_reference),
+            (Trigger, "reset", self._on_reset),
+            (SetBool, "enable", self._on_enable),
+        ):
+            node.create_service(kind, f"~/{name}", callback, qos_profile=_QOS, callback_group=group)
+
+    def _on_set_reference(
+        self, request: SetReference.Request, response: SetReference.Response
+    ) -> SetReference.Response:
+        newest = self._newest()
+        report = self._asked(
+            response, lambda tracker: tracker.set_reference(reference_from_request(request, newest))
+        )
+        if report is not None:
+            response.message = (
+                f"looking for {report.object_id}: {report.foreground_pixels} foreground pixels, "
+                + (
+                    " x ".join(f"{1000 * side:.0f}" for side in report.size_m) + " mm"
+                    if report.scale_m
+                    else "no depth"
+                )
+            )
+            response.object_id = report.object_id
+            response.object_frame_id = self._config().object_frame_prefix + report.object_id
+            response.foreground_pixels = int(report.foreground_pixels)
+            response.size.x, response.size.y, response.size.z = (float(side) for side in report.size_m)
+            response.scale = float(report.scale_m)
+            self._logger.info(response.message)
+        return response
+
+    def _on_remove_reference(
+        self, request: RemoveReference.Request, response: RemoveReference.Response
+    ) -> RemoveReference.Response:
+        removed = self._asked(response, lambda tracker: tracker.remove_reference(request.object_id or None))
+        if removed is not None:
+            response.removed = list(removed)
+            response.message = f"forgot {', '.join(removed) or 'nothing: there was no reference'}"
+        if response.success and request.object_id and not removed:
+            response.success, response.message = False, f"there is no object {request.object_id!r}"
+        return response
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._asked(response, lambda tracker: tracker.reset())
+        response.message = response.message or "searching; references kept"
+        return response
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._worker.pause(not request.data)
+        response.success, response.message = True, "running" if request.data else "paused"
+        return response
+
+    def _asked(self, response: Any, job: Callable[[TrackerLike], T]) -> T | None:
+        """Have the worker do a job; on failure the response says why, and None is returned. Never raises."""
+        future = self._worker.post(job)
+        try:
+            answer = future.result(timeout=self._config().service_timeout_s)
+        except (FutureTimeoutError, TimeoutError):
+            future.cancel()
+            response.success, response.message = (
+                False,
+                (f"not done within {self._config().service_timeout_s:g} s (parameter service_timeout_s)"),
+            )
+        except CancelledError:
+            response.success, response.message = False, "the node is shutting down"
+        except Exception as error:
+            response.success, response.message = False, said(error)
+            self._logger.error(f"request failed: {said(error)}{trace(error)}")
+        else:
+            response.success = True
+            return answer
+        return None
+
+
+def said(error: BaseException) -> str:
+    """One sentence for people."""
+    return str(error) if isinstance(error, NocsfmError) else f"{type(error).__name__}: {error}"
+
+
+def trace(error: BaseException) -> str:
+    """The traceback of what nobody expected; an error of our own says all in its message."""
+    return "" if isinstance(error, NocsfmError) else "\n" + "".join(traceback.format_exception(error))

@@ -1,0 +1,1 @@
+"""What remembers: the object memory, the states, the tracker."""

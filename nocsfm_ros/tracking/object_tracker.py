@@ -1,0 +1,203 @@
+"""One object's state machine: SEARCHING -> TRACKING -> LOST -> SEARCHING, with the memory that feeds it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from nocsfm_ros.config import Config
+from nocsfm_ros.estimator import Estimator
+from nocsfm_ros.geometry.camera import project
+from nocsfm_ros.geometry.crops import box_from_mask
+from nocsfm_ros.geometry.transforms import invert, nearest_rotation, rotation_angle_deg, transform
+from nocsfm_ros.matching.localiser import find_candidates
+from nocsfm_ros.object_model import ObjectModel
+from nocsfm_ros.types import (
+    BoxXywh, Float32Array, PoseEstimate, RgbdFrame, SimilarityPose, Track, TrackState,
+)
+
+MAX_STEP_S = 0.5  # velocity says nothing after a longer gap
+
+
+class ObjectTracker:
+    """Tracks one object.
+
+    Args:
+        model: its memory, grown here through the gates.
+        estimator: shared by all objects.
+        config: all settings.
+    """
+
+    def __init__(self, model: ObjectModel, estimator: Estimator, config: Config) -> None:
+        self.model, self.estimator, self.config = model, estimator, config
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget where the object is and every view but the reference."""
+        self.state = TrackState.SEARCHING
+        self.failures = 0
+        self.last: SimilarityPose | None = None
+        self.before_last: SimilarityPose | None = None
+        self.last_ns = self.before_last_ns = 0
+        self.model.forget_keyframes()
+
+    def update(self, frame: RgbdFrame) -> Track:
+        """Advance by one frame."""
+        if self.state is TrackState.TRACKING:
+            estimate = self._follow(frame)
+        else:
+            estimate = self._search(frame)
+        if estimate.pose is not None:
+            self._accept(frame, estimate)
+        elif self.state is not TrackState.SEARCHING:
+            self._count_failure()
+        return self._track(frame, estimate)
+
+    def _follow(self, frame: RgbdFrame) -> PoseEstimate:
+        """Look where the object should be; a pose that fails a gate is taken out of the estimate."""
+        last = self.last
+        if last is None:
+            return self._search(frame)
+        predicted = self._predicted(frame.stamp_ns)
+        box_xywh = self._projected_box(predicted, frame)
+        if box_xywh is None:
+            return _nothing(frame, "the predicted pose is outside the picture")
+        estimate = self.estimator.estimate(frame, box_xywh, self.model, [predicted, last])
+        return self._gated(estimate, self.config.tracking.min_confidence, last)
+
+    def _search(self, frame: RgbdFrame) -> PoseEstimate:
+        """Look at the best candidates of the whole frame, and keep the most believable."""
+        candidates = find_candidates(frame.rgb, self.model.search, self.estimator.backbone, self.config.matching)
+        best = _nothing(frame, "nothing in the picture looks like the reference")
+        for candidate in candidates:
+            estimate = self.estimator.estimate(frame, candidate.box_xywh, self.model)
+            estimate = self._refined(frame, estimate)
+            if best.crop is None or estimate.confidence > best.confidence:
+                best = estimate
+        return self._gated(best, self.config.tracking.acquire_confidence, None)
+
+    def _refined(self, frame: RgbdFrame, estimate: PoseEstimate) -> PoseEstimate:
+        """A candidate's box is rough: look again with the box of the mask it led to."""
+        box_xywh = box_from_mask(estimate.mask)
+        if estimate.pose is None or box_xywh is None or estimate.confidence <= 0:
+            return estimate
+        again = self.estimator.estimate(frame, box_xywh, self.model, [estimate.pose])
+        return again if again.confidence >= estimate.confidence else estimate
+
+    def _gated(self, estimate: PoseEstimate, threshold: float, last: SimilarityPose | None) -> PoseEstimate:
+        if estimate.pose is None:
+            return estimate
+        problem = ""
+        if estimate.confidence < threshold:
+            problem = f"confidence {estimate.confidence:.2f} under {threshold:.2f}: {estimate.reason}"
+        elif last is not None:
+            problem = self._jump(estimate.pose, last)
+        return replace(estimate, pose=None, reason=problem) if problem else estimate
+
+    def _jump(self, pose: SimilarityPose, last: SimilarityPose) -> str:
+        """Why the step from the last pose is not believable, or nothing."""
+        gates, allowed = self.config.tracking, 1 + self.failures
+        turn_deg = rotation_angle_deg(last.R_cam_obj, pose.R_cam_obj)
+        if turn_deg > gates.max_rotation_deg * allowed:
+            return f"turned {turn_deg:.0f} deg since the last frame"
+        shift_m = float(np.linalg.norm(pose.t_cam_obj - last.t_cam_obj))
+        if shift_m > gates.max_translation * pose.scale_m * allowed:
+            return f"moved {shift_m:.2f} m since the last frame"
+        return ""
+
+    def _accept(self, frame: RgbdFrame, estimate: PoseEstimate) -> None:
+        pose = estimate.pose
+        if pose is None:
+            return
+        if self.state is TrackState.TRACKING and self.failures == 0:
+            self.before_last, self.before_last_ns = self.last, self.last_ns
+        else:
+            self.before_last = None
+        self.last, self.last_ns = pose, frame.stamp_ns
+        self.state, self.failures = TrackState.TRACKING, 0
+        self._remember(frame, estimate, pose)
+
+    def _remember(self, frame: RgbdFrame, estimate: PoseEstimate, pose: SimilarityPose) -> None:
+        """The mask feedback, gated: a sure view from a new side becomes a keyframe."""
+        gates, box_xywh = self.config.tracking, box_from_mask(estimate.mask)
+        if box_xywh is None or gates.max_keyframes == 0:
+            return
+        first = self.model.scale_m is None
+        nearest_deg = rotation_angle_deg(self.model.nearest_view(pose.R_cam_obj).R_cam_obj, pose.R_cam_obj)
+        new = nearest_deg >= gates.keyframe_min_deg and estimate.confidence >= gates.keyframe_confidence
+        if not (first or new) or _touches_border(box_xywh, frame):
+            return
+        self.model.scale_m = self.model.scale_m or pose.scale_m
+        if len(self.model.views) > gates.max_keyframes:
+            self.model.drop_most_redundant()
+        self.model.add_view(self.estimator.make_view(frame, estimate.mask, box_xywh, pose.T_cam_obj))
+
+    def _count_failure(self) -> None:
+        self.failures += 1
+        if self.state is TrackState.TRACKING and self.failures >= self.config.tracking.lost_after:
+            self.state = TrackState.LOST
+        elif self.state is TrackState.LOST and self.failures >= self.config.tracking.search_after:
+            self.state = TrackState.SEARCHING
+
+    def _predicted(self, stamp_ns: int) -> SimilarityPose:
+        """The last pose moved on at constant velocity, where there are two recent poses to tell it."""
+        last, before = self.last, self.before_last
+        if last is None or before is None:
+            if last is None:
+                raise RuntimeError("predicted before anything was tracked")
+            return last
+        step_s, ahead_s = (self.last_ns - self.before_last_ns) * 1e-9, (stamp_ns - self.last_ns) * 1e-9
+        if not (0 < step_s < MAX_STEP_S and 0 < ahead_s < MAX_STEP_S):
+            return last
+        share = min(ahead_s / step_s, 2.0)
+        turn = _scaled_rotation(last.R_cam_obj @ before.R_cam_obj.T, share)
+        return SimilarityPose(
+            nearest_rotation(turn @ last.R_cam_obj),
+            last.t_cam_obj + share * (last.t_cam_obj - before.t_cam_obj), last.scale_m,
+        )
+
+    def _projected_box(self, pose: SimilarityPose, frame: RgbdFrame) -> BoxXywh | None:
+        """Box of the object memory at a pose, or None outside the picture."""
+        if self.model.cloud is None:
+            return None
+        points_cam = transform(pose.T_cam_obj, self.model.cloud.points_obj)
+        points_cam = points_cam[points_cam[:, 2] > 0.05]
+        if not len(points_cam):
+            return None
+        pixels_uv = project(points_cam, frame.K)
+        (left, top), (right, bottom) = np.percentile(pixels_uv, [1, 99], axis=0)
+        width, height = frame.size_wh
+        if right < 0 or bottom < 0 or left >= width or top >= height:
+            return None
+        return float(left), float(top), float(max(right - left, 4)), float(max(bottom - top, 4))
+
+    def _track(self, frame: RgbdFrame, estimate: PoseEstimate) -> Track:
+        pose, T_obj_user = estimate.pose, self.model.T_obj_user
+        T_cam_user = None
+        if pose is not None:
+            T_cam_user = pose.T_cam_obj if T_obj_user is None else pose.T_cam_obj @ T_obj_user
+        return Track(
+            object_id=self.model.object_id, state=self.state, stamp_ns=frame.stamp_ns, estimate=estimate,
+            T_cam_user=T_cam_user, size_m=self.model.size_m,
+            box_xywh=None if pose is None else box_from_mask(estimate.mask), num_keyframes=len(self.model.views),
+        )
+
+
+def _nothing(frame: RgbdFrame, reason: str) -> PoseEstimate:
+    width, height = frame.size_wh
+    nocs: Float32Array = np.zeros((height, width, 3), np.float32)
+    return PoseEstimate(pose=None, mask=np.zeros((height, width), bool), nocs=nocs, reason=reason)
+
+
+def _touches_border(box_xywh: BoxXywh, frame: RgbdFrame) -> bool:
+    x, y, w, h = box_xywh
+    width, height = frame.size_wh
+    return x <= 1 or y <= 1 or x + w >= width - 1 or y + h >= height - 1
+
+
+def _scaled_rotation(R: np.ndarray, share: float) -> np.ndarray:  # type: ignore[type-arg]
+    """The rotation about the same axis by `share` times the angle."""
+    vector, _ = cv2.Rodrigues(R)
+    return cv2.Rodrigues(vector * share)[0]

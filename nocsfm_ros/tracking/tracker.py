@@ -1,0 +1,141 @@
+"""Follows any number of objects from frame to frame; the only thing that remembers."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from nocsfm_ros.config import Config
+from nocsfm_ros.errors import ConfigError
+from nocsfm_ros.estimator import Estimator
+from nocsfm_ros.flow.checkpoints import weights_folder
+from nocsfm_ros.flow.model import FlowModel
+from nocsfm_ros.geometry.crops import box_from_mask
+from nocsfm_ros.geometry.transforms import invert
+from nocsfm_ros.matching.backbone import load_backbone
+from nocsfm_ros.matching.localiser import encode_reference
+from nocsfm_ros.object_model import ObjectModel
+from nocsfm_ros.tracking.object_tracker import ObjectTracker
+from nocsfm_ros.tracking.reference import MIN_FOREGROUND
+from nocsfm_ros.types import Float64Array, Reference, RgbdFrame, Track
+
+NO_CAMERA_FOCAL = 1.2  # focal length over the longer side: a usual lens, for a reference picture without a camera
+
+
+@dataclass(frozen=True)
+class ReferenceReport:
+    """What set_reference found: pixels of the object, its size along its axes and scale, metres (0 = not yet known)."""
+
+    object_id: str
+    foreground_pixels: int
+    size_m: Float64Array
+    scale_m: float
+
+
+class Tracker:
+    """Holds one ObjectTracker per reference. Not thread-safe: one thread owns it.
+
+    Args:
+        estimator: the per-frame pipeline.
+        config: all settings.
+    """
+
+    def __init__(self, estimator: Estimator, config: Config) -> None:
+        self.estimator, self.config = estimator, config
+        self.objects: dict[str, ObjectTracker] = {}
+        self.stage_ms: dict[str, float] = {}
+
+    @property
+    def object_ids(self) -> list[str]:
+        """Names of the objects, in the order they were given."""
+        return list(self.objects)
+
+    def set_reference(self, reference: Reference) -> ReferenceReport:
+        """Learn an object from one picture; an object of the same name is replaced.
+
+        Raises:
+            ConfigError: the mask is too small to describe an object.
+        """
+        foreground = int(reference.mask.sum())
+        box_xywh = box_from_mask(reference.mask)
+        if box_xywh is None or foreground < MIN_FOREGROUND:
+            raise ConfigError(
+                f"reference of {reference.object_id!r}", got=f"{foreground} object pixels",
+                expected=f"at least {MIN_FOREGROUND}", mend="give a mask or box that covers the object",
+            )
+        frame = _reference_frame(reference)
+        view = self.estimator.make_view(frame, reference.mask, box_xywh, None)
+        T_obj_user = None
+        if reference.T_cam_user is not None and view.anchor_scale_m is not None:
+            T_obj_user = invert(view.T_cam_obj) @ reference.T_cam_user
+        model = ObjectModel(
+            reference.object_id, encode_reference(reference.rgb, reference.mask, self.estimator.backbone), [view],
+            scale_m=view.anchor_scale_m, cloud=None, T_obj_user=T_obj_user,
+        )
+        model.rebuild_cloud()
+        self.objects[reference.object_id] = ObjectTracker(model, self.estimator, self.config)
+        return ReferenceReport(reference.object_id, foreground, model.size_m, model.scale_m or 0.0)
+
+    def remove_reference(self, object_id: str | None = None) -> list[str]:
+        """Forget one object, or all for None; returns the names forgotten (none if there is no such object)."""
+        names = self.object_ids if object_id is None else [name for name in self.objects if name == object_id]
+        for name in names:
+            del self.objects[name]
+        return names
+
+    def reset(self) -> None:
+        """Back to SEARCHING, references kept, keyframes forgotten."""
+        for tracker in self.objects.values():
+            tracker.reset()
+
+    def configure(self, config: Config) -> None:
+        """Take new values of the live settings over; the models stay."""
+        self.config = replace(config, model=replace(self.config.model, steps=config.model.steps))
+        self.estimator.config = self.config
+        for tracker in self.objects.values():
+            tracker.config = self.config
+
+    def update(self, frame: RgbdFrame) -> list[Track]:
+        """One track per object for this frame."""
+        begin = time.perf_counter()
+        self.estimator.stage_ms = {}
+        tracks = [tracker.update(frame) for tracker in self.objects.values()]
+        self.stage_ms = {**self.estimator.stage_ms, "total": (time.perf_counter() - begin) * 1e3}
+        return tracks
+
+
+def build_tracker(config: Config | None = None) -> Tracker:
+    """Load the weights and make a tracker.
+
+    Raises:
+        CheckpointError: weights missing or unusable.
+        ConfigError: CUDA asked for and not there.
+    """
+    config = config or Config()
+    device = choose_device(config.model.device)
+    torch.set_num_threads(config.model.num_threads)
+    flow = FlowModel.from_folder(weights_folder(config.model.weights), device)
+    return Tracker(Estimator(flow, load_backbone(config.model.backbone, device), config), config)
+
+
+def choose_device(asked: str) -> str:
+    """ "cuda" or "cpu". Raises ConfigError when CUDA is asked for and not there."""
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "model.device", got="cuda", expected="a CUDA GPU that torch can see",
+            mend="set model.device to auto or cpu, or install a CUDA build of torch",
+        )
+    return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _reference_frame(reference: Reference) -> RgbdFrame:
+    """The reference as a frame; without depth it has zeros, without a camera a usual lens."""
+    height, width = reference.mask.shape
+    if reference.K is not None and reference.depth_m is not None:
+        return RgbdFrame(reference.rgb, reference.depth_m, reference.K)
+    focal = NO_CAMERA_FOCAL * max(width, height)
+    K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])
+    return RgbdFrame(reference.rgb, np.zeros((height, width), np.float32), K if reference.K is None else reference.K)

@@ -1,0 +1,182 @@
+"""Reference/live pairs of rendered views, as batches of tensors with their true coordinate maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from nocsfm_ros.data.views import DEPTH_UNIT_M, View, ViewDataset
+from nocsfm_ros.flow.conditions import guessed_scale, live_condition, pictures, ray_points, reference_condition
+from nocsfm_ros.geometry.crops import R_ray_cam
+from nocsfm_ros.geometry.nocs import anchored_frame
+from nocsfm_ros.training.augmentation import augment_depth, augment_picture
+from nocsfm_ros.types import Float64Array, SimilarityPose
+
+FRAME_POINTS = 500
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """B pairs. Pictures (B, 3, S, S) in [0, 1]; conditions (B, 8, S, S), see flow.conditions.
+
+    Attributes:
+        rgb: the live picture, augmented.
+        live, reference: conditions.
+        nocs: (B, 3, S, S) true coordinates of the live view in the reference's frame, 0 outside the mask.
+        mask: (B, 1, S, S) in {0, 1}: the true visible object; empty where the object is another one.
+        frame: per pair, the object frame in the reference camera.
+        index: (B, 2) rows of the dataset: live, reference.
+    """
+
+    rgb: torch.Tensor
+    live: torch.Tensor
+    reference: torch.Tensor
+    nocs: torch.Tensor
+    mask: torch.Tensor
+    frame: list[SimilarityPose]
+    index: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Drops:
+    """Shares of the samples in which a condition is withheld or another object is asked for."""
+
+    live_depth: float = 0.2
+    reference_depth: float = 0.15
+    other_object: float = 0.1
+
+
+class PairSampler:
+    """Draws pairs of views of one cluster (same object, other scene) from a ViewDataset, endlessly."""
+
+    def __init__(self, views: ViewDataset, seed: int, drops: Drops | None = None) -> None:
+        self.views = views
+        self.drops = drops or Drops()
+        self.random = np.random.default_rng(seed)
+        self.generator = torch.Generator().manual_seed(seed)
+        clusters = views.column("cluster")
+        self.mesh = views.column("mesh")
+        self.members = {int(c): np.flatnonzero(clusters == c) for c in np.unique(clusters)}
+        self.clusters = [c for c, rows in self.members.items() if len(rows) > 1]
+
+    def batches(self, size: int) -> Iterator[PairBatch]:
+        """Yield batches of `size` pairs without end."""
+        while True:
+            yield self.make([self.draw() for _ in range(size)])
+
+    def draw(self) -> tuple[int, int, bool]:
+        """(live row, reference row, whether the reference shows another object)."""
+        live, reference = self.random.choice(self.members[int(self.random.choice(self.clusters))], 2, replace=False)
+        other = bool(self.random.random() < self.drops.other_object)
+        if other:
+            reference = self.random.choice(self.members[int(self.random.choice(self.clusters))])
+            other = bool(self.mesh[reference] != self.mesh[live])
+        return int(live), int(reference), other
+
+    def make(self, pairs: list[tuple[int, int, bool]], augment: bool = True) -> PairBatch:
+        """Tensors of the given (live row, reference row, other object) triples."""
+        live_views, reference_views = [self.views[p[0]] for p in pairs], [self.views[p[1]] for p in pairs]
+        live, reference = _gather(live_views), _gather(reference_views)
+        other = torch.tensor([p[2] for p in pairs])
+        frame = [reference_frame(view) for view in reference_views]
+        scale_m = torch.tensor([f.scale_m for f in frame], dtype=torch.float32)
+        T_obj_live = torch.from_numpy(np.stack([
+            object_from_live(*triple) for triple in zip(live_views, reference_views, frame, strict=True)
+        ])).float()
+        T_obj_reference = torch.from_numpy(np.stack([np.linalg.inv(f.T_cam_obj) for f in frame])).float()
+        mask = live.mask * (~other)[:, None, None, None]
+        nocs = _coordinates(live, T_obj_live, scale_m) * mask
+        reference_nocs = _coordinates(reference, T_obj_reference, scale_m)
+        no_scale = torch.zeros(len(pairs), dtype=torch.bool)
+        if augment:
+            live, reference = self._augmented(live), self._augmented(reference)
+            live = replace(live, depth_m=live.depth_m * self._kept(self.drops.live_depth, len(pairs)))
+            no_scale = torch.rand(len(pairs), generator=self.generator) < self.drops.reference_depth
+            reference = replace(reference, depth_m=reference.depth_m * (~no_scale)[:, None, None])
+        scale_m = torch.where(no_scale, guessed_scale(live.depth_m, live.K), scale_m)
+        return PairBatch(
+            rgb=live.rgb, live=live_condition(live.rgb, live.depth_m, live.K, live.R_ray_cam, scale_m),
+            reference=reference_condition(
+                reference.rgb, reference.mask, reference_nocs.clamp(-0.5, 0.5),
+                (reference.depth_m > 0)[:, None].float(),
+            ),
+            nocs=nocs.clamp(-0.5, 0.5), mask=mask, frame=frame, index=torch.tensor([p[:2] for p in pairs]),
+        )
+
+    def _augmented(self, views: _Views) -> _Views:
+        rgb = (views.rgb * 255).byte().permute(0, 2, 3, 1).numpy()
+        return replace(
+            views, rgb=pictures(torch.from_numpy(np.stack([augment_picture(x, self.random) for x in rgb]))),
+            depth_m=torch.from_numpy(np.stack([augment_depth(x, self.random) for x in views.depth_m.numpy()])),
+        )
+
+    def _kept(self, dropped: float, size: int) -> torch.Tensor:
+        return (torch.rand(size, generator=self.generator) >= dropped)[:, None, None]
+
+
+def reference_frame(view: View) -> SimilarityPose:
+    """The object frame that a rendered view would fix as a reference, from its clean depth."""
+    K, side = view["K"], view["rgb"].shape[0]
+    v, u = np.nonzero(view["mask"] > 0)
+    step = max(1, len(u) // FRAME_POINTS)
+    u, v = u[::step], v[::step]
+    depth_m = view["depth"][v, u] * DEPTH_UNIT_M
+    points_cam = np.stack([(u - K[0, 2]) / K[0, 0] * depth_m, (v - K[1, 2]) / K[1, 1] * depth_m, depth_m], axis=1)
+    return anchored_frame(points_cam[depth_m > 0], R_ray_cam(K, side)[2])
+
+
+@dataclass(frozen=True)
+class _Views:
+    rgb: torch.Tensor
+    depth_m: torch.Tensor
+    mask: torch.Tensor
+    K: torch.Tensor
+    R_ray_cam: torch.Tensor
+
+
+def _gather(views: list[View]) -> _Views:
+    side = views[0]["rgb"].shape[0]
+    return _Views(
+        rgb=pictures(torch.from_numpy(np.stack([view["rgb"] for view in views]))),
+        depth_m=torch.from_numpy(np.stack([view["depth"] for view in views]).astype(np.float32) * DEPTH_UNIT_M),
+        mask=torch.from_numpy(np.stack([view["mask"] > 0 for view in views]))[:, None].float(),
+        K=torch.from_numpy(np.stack([view["K"] for view in views])).float(),
+        R_ray_cam=torch.from_numpy(np.stack([R_ray_cam(view["K"], side) for view in views])).float(),
+    )
+
+
+def _coordinates(view: _Views, T_obj_cam: torch.Tensor, scale_m: torch.Tensor) -> torch.Tensor:
+    """(B, 3, S, S) NOCS of every pixel with depth, from a view's camera through T_obj_cam (B, 4, 4)."""
+    points = view.R_ray_cam.transpose(1, 2) @ ray_points(view.depth_m, view.K, view.R_ray_cam).flatten(2)
+    points = T_obj_cam[:, :3, :3] @ points + T_obj_cam[:, :3, 3:]
+    return (points / scale_m[:, None, None]).view(-1, 3, *view.depth_m.shape[1:])
+
+
+def object_from_live(live: View, reference: View, frame: SimilarityPose) -> Float64Array:
+    """(4, 4) T_obj_live: live camera -> object frame anchored in the reference, symmetry taken out."""
+    T_reference_mesh, T_live_mesh = reference["T_cam_obj"], live["T_cam_obj"]
+    T_mesh_mesh = nearest_symmetry(T_reference_mesh[:3, :3], T_live_mesh[:3, :3], int(live["fold"]))
+    result: Float64Array = np.linalg.inv(frame.T_cam_obj) @ T_reference_mesh @ T_mesh_mesh @ np.linalg.inv(T_live_mesh)
+    return result
+
+
+def nearest_symmetry(R_ref_mesh: Float64Array, R_live_mesh: Float64Array, fold: int) -> Float64Array:
+    """The (4, 4) turn about the mesh's y axis, out of its symmetry group, that makes the view change smallest.
+
+    Args:
+        R_ref_mesh, R_live_mesh: (3, 3) rotations of the mesh in the two cameras.
+        fold: n for an n-fold axis (1: none), 0 for a continuous one.
+
+    It maximises trace(R_ref S R_live^T) = a cos + b sin + const over the turn's angle.
+    """
+    M = R_live_mesh.T @ R_ref_mesh
+    angle = float(np.arctan2(M[2, 0] - M[0, 2], M[0, 0] + M[2, 2]))
+    if fold >= 1:
+        angle = round(angle / (2 * np.pi / fold)) * (2 * np.pi / fold)
+    T = np.eye(4)
+    T[0, 0] = T[2, 2] = np.cos(angle)
+    T[0, 2], T[2, 0] = np.sin(angle), -np.sin(angle)
+    return T

@@ -1,0 +1,100 @@
+"""Is this pose believable? Checks that know nothing of how the pose was found."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nocsfm_ros.geometry.camera import project
+from nocsfm_ros.geometry.transforms import transform
+from nocsfm_ros.matching.backbone import FeatureMap
+from nocsfm_ros.object_model import ObjectModel, View
+from nocsfm_ros.types import Float64Array, ObjectCrop, RgbdFrame, SimilarityPose
+
+DEPTH_TOLERANCE = 0.06  # of scale_m: a memory point further in front of the measured surface contradicts the pose
+MAX_CHECKED = 400
+MIN_CHECKED = 10
+# Each score is a ramp from "no object looks like this" to "as good as it gets"; the ends are read off the score
+# histograms of right and wrong poses on held-out renders (docs/confidence.md).
+INLIER_RAMP = (0.25, 0.75)
+AGREEMENT_RAMP = (0.5, 0.9)
+SIMILARITY_RAMP = (0.35, 0.65)
+MASK_RAMP = (0.5, 0.9)
+
+
+def depth_agreement(pose: SimilarityPose, model: ObjectModel, frame: RgbdFrame) -> float:
+    """Share of the object memory's camera-facing points that the frame's depth does not contradict, [0, 1].
+
+    A point is contradicted when the camera looks through it: the measured depth lies well behind. A nearer surface
+    (an occluder) and missing depth say nothing.
+    """
+    if model.cloud is None:
+        return 1.0
+    step = max(1, len(model.cloud.points_obj) // MAX_CHECKED)
+    points_cam = transform(pose.T_cam_obj, model.cloud.points_obj[::step])
+    normals_cam = model.cloud.normals_obj[::step] @ pose.R_cam_obj.T
+    # seen at 60 degrees or less from the normal: grazing points are the ones that depth noise moves most
+    facing = -(normals_cam * points_cam).sum(axis=1) > 0.5 * np.linalg.norm(points_cam, axis=1)
+    points_cam = points_cam[facing & (points_cam[:, 2] > 0)]
+    measured = _sample(frame.depth_m, project(points_cam, frame.K))
+    known = measured > 0
+    if known.sum() < MIN_CHECKED:
+        return 0.0
+    tolerance_m = max(DEPTH_TOLERANCE * pose.scale_m, 0.01)
+    seen_through = measured[known] > points_cam[known, 2] + tolerance_m
+    hidden = measured[known] < points_cam[known, 2] - tolerance_m
+    visible = ~hidden
+    if visible.sum() < MIN_CHECKED:
+        return 0.0
+    return float(1.0 - seen_through.sum() / visible.sum())
+
+
+def pose_similarity(pose: SimilarityPose, view: View, crop: ObjectCrop, features: FeatureMap) -> float | None:
+    """Mean cosine between the view's features and the live ones where the pose says the same point is seen, [-1, 1].
+
+    None when the view has no depth; 0 when fewer than MIN_CHECKED of its points fall into the crop.
+    """
+    stride = features.stride
+    rows, columns = features.features.shape[:2]
+    centres = (np.arange(max(rows, columns)) + 0.5) * stride - 0.5
+    v, u = np.meshgrid(np.rint(centres[:rows]).astype(int), np.rint(centres[:columns]).astype(int), indexing="ij")
+    points_obj = view.feature_points_obj[v, u].reshape(-1, 3).astype(np.float64)
+    reference = view.features.features.reshape(-1, features.features.shape[2])
+    known = np.isfinite(points_obj).all(axis=1)
+    if known.sum() < MIN_CHECKED:
+        return None
+    pixels_uv = project(transform(pose.T_cam_obj, points_obj[known]), crop.K_crop)
+    cells = np.floor((pixels_uv + 0.5) / stride).astype(int)
+    inside = (cells >= 0).all(axis=1) & (cells[:, 0] < columns) & (cells[:, 1] < rows)
+    if inside.sum() < MIN_CHECKED:
+        return 0.0
+    live = features.features[cells[inside, 1], cells[inside, 0]]
+    return float((reference[known][inside] * live).sum(axis=1).mean())
+
+
+def combine_scores(
+    inlier_ratio: float, agreement: float, similarity: float | None, mask_probability: float
+) -> tuple[float, str]:
+    """One confidence in [0, 1] (the scores' geometric mean after their ramps) and the weakest score in words."""
+    scores = {
+        f"{inlier_ratio:.0%} of the points fit the object": _ramp(inlier_ratio, INLIER_RAMP),
+        f"{agreement:.0%} of the object agrees with the depth": _ramp(agreement, AGREEMENT_RAMP),
+        f"mask probability {mask_probability:.2f}": _ramp(mask_probability, MASK_RAMP),
+    }
+    if similarity is not None:
+        scores[f"similarity {similarity:.2f} to the reference"] = _ramp(similarity, SIMILARITY_RAMP)
+    values = np.array(list(scores.values()))
+    return float(np.prod(values) ** (1 / len(values))), min(scores, key=lambda name: scores[name])
+
+
+def _ramp(value: float, ends: tuple[float, float]) -> float:
+    return float(np.clip((value - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0))
+
+
+def _sample(depth_m: np.ndarray, pixels_uv: Float64Array) -> Float64Array:  # type: ignore[type-arg]
+    """Depth at the nearest pixels, 0 outside the picture."""
+    cells = np.rint(pixels_uv).astype(int)
+    height, width = depth_m.shape
+    inside = (cells >= 0).all(axis=1) & (cells[:, 0] < width) & (cells[:, 1] < height)
+    values = np.zeros(len(cells))
+    values[inside] = depth_m[cells[inside, 1], cells[inside, 0]]
+    return values

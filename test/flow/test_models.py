@@ -1,0 +1,98 @@
+"""Autoencoder and velocity network: shapes, ranges, saving, and clear errors for bad weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from nocsfm_ros.errors import CheckpointError, ShapeError
+from nocsfm_ros.flow.autoencoder import Autoencoder, build_autoencoder
+from nocsfm_ros.flow.checkpoints import load_pretrained, weights_folder
+from nocsfm_ros.flow.velocity import VelocityNetwork
+
+SMALL = (16, 48, 48)
+
+
+def test_autoencoder_latent_is_a_quarter_and_decodes_to_full_size() -> None:
+    model = build_autoencoder()
+    latent = model.encode_picture(torch.rand(2, 3, 64, 64))
+    assert latent.shape == (2, 8, 16, 16)
+    nocs, logit = model.decode_nocs(latent)
+    assert nocs.shape == (2, 3, 64, 64) and logit.shape == (2, 1, 64, 64)
+
+
+def test_autoencoder_latent_scale_scales_latents_and_survives_saving(tmp_path: Path) -> None:
+    model = build_autoencoder()
+    rgb = torch.rand(1, 3, 32, 32)
+    before = model.encode_picture(rgb)
+    model.set_latent_scale(0.5)
+    torch.testing.assert_close(model.encode_picture(rgb), before * 0.5)
+    model.vae.save_pretrained(tmp_path)
+    loaded = Autoencoder.from_pretrained(tmp_path)
+    assert loaded.latent_scale == 0.5
+    torch.testing.assert_close(loaded.encode_picture(rgb), before * 0.5)
+
+
+def test_autoencoder_with_wrong_shape_raises_shape_error() -> None:
+    with pytest.raises(ShapeError, match="expected"):
+        build_autoencoder().encode_picture(torch.rand(1, 4, 32, 32))
+
+
+def test_rgb_autoencoder_takes_what_is_not_black_as_the_object() -> None:
+    vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, layers_per_block=1, sample_size=32)
+    model = Autoencoder(vae)
+    assert not model.has_alpha and model.patch == 1
+    picture = torch.full((1, 3, 32, 32), -1.0)
+    picture[..., 16:] = 0.4
+    vae.decode = lambda z: type("Output", (), {"sample": picture})()  # type: ignore[method-assign]
+    nocs, logit = model.decode_nocs(torch.zeros(1, 4, 32, 32))
+    assert (logit[..., :16] < 0).all() and (logit[..., 16:] > 0).all()
+    torch.testing.assert_close(nocs[..., 16:], torch.full((1, 3, 32, 16), 0.2))
+
+
+def test_velocity_depends_on_reference_live_view_and_time() -> None:
+    torch.manual_seed(0)
+    model = VelocityNetwork(latent_side=16, widths=SMALL).eval()
+    z, tau, live, reference = torch.randn(1, 8, 16, 16), torch.zeros(1), torch.rand(1, 8, 64, 64), torch.rand(1, 8, 64, 64)
+
+    def velocity(live: torch.Tensor, reference: torch.Tensor, tau: torch.Tensor) -> torch.Tensor:
+        return model(z, tau, model.encode_live(live), model.encode_reference(reference))
+
+    with torch.no_grad():
+        base = velocity(live, reference, tau)
+        assert base.shape == z.shape
+        for other in (velocity(1 - live, reference, tau), velocity(live, 1 - reference, tau),
+                      velocity(live, reference, tau + 0.5)):
+            assert float((other - base).abs().max()) > 1e-4
+
+
+def test_velocity_saved_and_loaded_is_the_same_function(tmp_path: Path) -> None:
+    model = VelocityNetwork(latent_side=16, widths=SMALL).eval()
+    model.save_pretrained(tmp_path)
+    loaded = load_pretrained(VelocityNetwork, tmp_path)
+    condition = torch.rand(1, 8, 64, 64)
+    torch.testing.assert_close(loaded.encode_reference(condition), model.encode_reference(condition))
+
+
+def test_load_pretrained_of_truncated_file_raises_checkpoint_error(tmp_path: Path) -> None:
+    VelocityNetwork(latent_side=16, widths=SMALL).save_pretrained(tmp_path)
+    weights = next(tmp_path.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=str(tmp_path)):
+        load_pretrained(VelocityNetwork, tmp_path)
+
+
+def test_load_pretrained_of_other_architecture_raises_checkpoint_error(tmp_path: Path) -> None:
+    VelocityNetwork(latent_side=16, widths=SMALL).save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"latent_channels": 8', '"latent_channels": 4'))
+    with pytest.raises(CheckpointError):
+        load_pretrained(VelocityNetwork, tmp_path)
+
+
+def test_weights_folder_without_weights_names_the_missing_part(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="autoencoder/config.json"):
+        weights_folder(str(tmp_path))

@@ -1,0 +1,175 @@
+"""A scripted estimator walks the tracker through every state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from nocsfm_ros.config import Config
+from nocsfm_ros.object_model import ObjectModel, View
+from nocsfm_ros.tracking import object_tracker
+from nocsfm_ros.tracking.object_tracker import ObjectTracker
+from nocsfm_ros.types import BoxXywh, PoseEstimate, RgbdFrame, SimilarityPose, TrackState
+
+WIDTH, HEIGHT = 64, 48
+K = np.array([[60.0, 0, 31.5], [0, 60.0, 23.5], [0, 0, 1.0]])
+MASK = np.zeros((HEIGHT, WIDTH), bool)
+MASK[18:30, 26:38] = True
+
+
+def pose_at(x_m: float = 0.0, turn_deg: float = 0.0) -> SimilarityPose:
+    R = Rotation.from_euler("y", turn_deg, degrees=True).as_matrix()
+    return SimilarityPose(R, np.array([x_m, 0.0, 0.5]), 0.2)
+
+
+class ScriptedEstimator:
+    """Answers with the next (pose, confidence) of its script and notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.script: list[tuple[SimilarityPose | None, float]] = []
+        self.asked: list[Sequence[SimilarityPose]] = []
+        self.backbone = None
+
+    def estimate(
+        self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Sequence[SimilarityPose] = ()
+    ) -> PoseEstimate:
+        self.asked.append(priors)
+        pose, confidence = self.script.pop(0)
+        crop: Any = SimpleNamespace()
+        return PoseEstimate(pose, MASK, np.zeros((HEIGHT, WIDTH, 3), np.float32), crop, confidence=confidence)
+
+    def make_view(self, frame: RgbdFrame, mask: Any, box_xywh: BoxXywh, T_cam_obj: Any) -> View:
+        return _view(T_cam_obj)
+
+
+def _view(T_cam_obj: Any, scale_m: float | None = 0.2) -> View:
+    points = np.random.default_rng(0).uniform(-0.04, 0.04, (200, 3))
+    nothing: Any = None
+    return View(T_cam_obj, np.eye(4), scale_m, nothing, nothing, nothing, nothing, points)
+
+
+def frame_at(number: int) -> RgbdFrame:
+    return RgbdFrame(np.zeros((HEIGHT, WIDTH, 3), np.uint8), np.full((HEIGHT, WIDTH), 0.5, np.float32), K,
+                     stamp_ns=number * 50_000_000)
+
+
+@pytest.fixture
+def estimator() -> ScriptedEstimator:
+    return ScriptedEstimator()
+
+
+@pytest.fixture
+def tracker(estimator: ScriptedEstimator, monkeypatch: pytest.MonkeyPatch) -> ObjectTracker:
+    candidate = SimpleNamespace(box_xywh=(20.0, 15.0, 20.0, 20.0))
+    monkeypatch.setattr(object_tracker, "find_candidates", lambda *_: [candidate])
+    search: Any = None
+    model = ObjectModel("mug", search, [_view(pose_at().T_cam_obj)], 0.2, None)
+    model.rebuild_cloud()
+    gates = replace(Config().tracking, lost_after=2, search_after=4)
+    scripted: Any = estimator
+    return ObjectTracker(model, scripted, replace(Config(), tracking=gates))
+
+
+def acquire(tracker: ObjectTracker, estimator: ScriptedEstimator) -> None:
+    estimator.script += [(pose_at(), 0.9), (pose_at(), 0.9)]  # the candidate, then the second look at its mask's box
+    assert tracker.update(frame_at(0)).state is TrackState.TRACKING
+    assert not estimator.script
+
+
+def test_search_with_low_confidence_stays_searching_and_says_why(
+    tracker: ObjectTracker, estimator: ScriptedEstimator
+) -> None:
+    estimator.script += [(pose_at(), 0.3), (pose_at(), 0.3)]
+    track = tracker.update(frame_at(0))
+    assert track.state is TrackState.SEARCHING and track.T_cam_user is None
+    assert "confidence 0.30 under" in track.estimate.reason
+
+
+def test_search_with_high_confidence_starts_tracking(tracker: ObjectTracker, estimator: ScriptedEstimator) -> None:
+    acquire(tracker, estimator)
+
+
+def test_follow_gives_the_predicted_pose_as_first_prior(tracker: ObjectTracker, estimator: ScriptedEstimator) -> None:
+    acquire(tracker, estimator)
+    estimator.script += [(pose_at(0.01), 0.9), (pose_at(0.02), 0.9)]
+    tracker.update(frame_at(1))
+    tracker.update(frame_at(2))
+    predicted = estimator.asked[-1][0]
+    np.testing.assert_allclose(predicted.t_cam_obj, [0.02, 0, 0.5], atol=1e-9)
+
+
+def test_failures_lead_to_lost_then_searching_then_tracking_again(
+    tracker: ObjectTracker, estimator: ScriptedEstimator
+) -> None:
+    acquire(tracker, estimator)
+    estimator.script += [(None, 0.0)] * 4
+    states = [tracker.update(frame_at(n)).state for n in range(1, 5)]
+    assert states == [TrackState.TRACKING, TrackState.LOST, TrackState.LOST, TrackState.SEARCHING]
+    estimator.script += [(pose_at(0.3, 90), 0.9), (pose_at(0.3, 90), 0.9)]
+    assert tracker.update(frame_at(5)).state is TrackState.TRACKING
+
+
+def test_one_failed_frame_publishes_no_pose_but_keeps_tracking(
+    tracker: ObjectTracker, estimator: ScriptedEstimator
+) -> None:
+    acquire(tracker, estimator)
+    estimator.script += [(pose_at(), 0.1), (pose_at(), 0.9)]
+    assert tracker.update(frame_at(1)).T_cam_user is None
+    track = tracker.update(frame_at(2))
+    assert track.T_cam_user is not None and track.state is TrackState.TRACKING
+
+
+@pytest.mark.parametrize(("jump", "word"), [(pose_at(0.0, 80), "turned 80 deg"), (pose_at(0.2), "moved 0.20 m")])
+def test_unbelievable_step_is_refused(
+    tracker: ObjectTracker, estimator: ScriptedEstimator, jump: SimilarityPose, word: str
+) -> None:
+    acquire(tracker, estimator)
+    estimator.script += [(jump, 0.95)]
+    track = tracker.update(frame_at(1))
+    assert track.T_cam_user is None and word in track.estimate.reason
+
+
+def test_sure_new_view_becomes_a_keyframe_and_the_reference_stays(
+    tracker: ObjectTracker, estimator: ScriptedEstimator
+) -> None:
+    acquire(tracker, estimator)
+    reference = tracker.model.views[0]
+    for n, turn_deg in enumerate((10, 20, 30, 40), start=1):
+        estimator.script += [(pose_at(0, turn_deg), 0.9)]
+        tracker.update(frame_at(n))
+    assert tracker.model.views[0] is reference
+    assert len(tracker.model.views) == 3  # 20 and 40 deg: 10 and 30 lie within 15 deg of another
+    tracker.reset()
+    assert tracker.model.views == [reference] and tracker.state is TrackState.SEARCHING
+
+
+def test_unsure_view_is_no_keyframe(tracker: ObjectTracker, estimator: ScriptedEstimator) -> None:
+    acquire(tracker, estimator)
+    estimator.script += [(pose_at(0, 20), 0.6)]
+    tracker.update(frame_at(1))
+    assert len(tracker.model.views) == 1
+
+
+def test_memory_never_exceeds_its_bound(tracker: ObjectTracker, estimator: ScriptedEstimator) -> None:
+    tracker.config = replace(tracker.config, tracking=replace(tracker.config.tracking, max_keyframes=3))
+    acquire(tracker, estimator)
+    for n in range(1, 12):
+        estimator.script += [(pose_at(0, 20 * n), 0.9)]
+        tracker.update(frame_at(n))
+    assert len(tracker.model.views) == 4
+
+
+def test_user_frame_is_applied_to_the_published_pose(tracker: ObjectTracker, estimator: ScriptedEstimator) -> None:
+    T_obj_user = np.eye(4)
+    T_obj_user[:3, 3] = (0.0, 0.1, 0.0)
+    tracker.model.T_obj_user = T_obj_user
+    estimator.script += [(pose_at(), 0.9), (pose_at(), 0.9)]
+    T_cam_user = tracker.update(frame_at(0)).T_cam_user
+    assert T_cam_user is not None
+    np.testing.assert_allclose(T_cam_user[:3, 3], [0, 0.1, 0.5])

@@ -1,0 +1,78 @@
+"""Pairs: the true coordinate map agrees with geometry, symmetry is taken out, conditions are dropped when asked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from nocsfm_ros.geometry.transforms import rotation_angle_deg
+from nocsfm_ros.training.pairs import Drops, PairSampler, nearest_symmetry
+
+SIDE = 32
+K = np.array([[60.0, 0, 15.5], [0, 60.0, 15.5], [0, 0, 1.0]])
+
+
+class FlatViews:
+    """Two views of a textured square plate facing the camera, the second shifted and turned in its plane."""
+
+    def __init__(self) -> None:
+        self.poses = []
+        for angle_deg, shift in ((0.0, 0.0), (30.0, 0.02)):
+            T = np.eye(4)
+            T[:3, :3] = Rotation.from_euler("z", angle_deg, degrees=True).as_matrix()
+            T[:3, 3] = (shift, 0.0, 0.5)
+            self.poses.append(T)
+
+    def column(self, name: str) -> np.ndarray:  # type: ignore[type-arg]
+        return {"cluster": np.zeros(2, int), "mesh": np.zeros(2, int)}[name]
+
+    def __getitem__(self, row: int) -> dict[str, object]:
+        v, u = np.mgrid[:SIDE, :SIDE]
+        points = np.stack([(u - 15.5) / 60 * 0.5, (v - 15.5) / 60 * 0.5, np.full(u.shape, 0.5)], axis=-1).reshape(-1, 3)
+        T = self.poses[row]
+        on_plate = (np.abs((points - T[:3, 3]) @ T[:3, :3])[:, :2] < 0.07).all(axis=1).reshape(SIDE, SIDE)
+        return {
+            "rgb": np.full((SIDE, SIDE, 3), 90, np.uint8), "depth": np.full((SIDE, SIDE), 5000, np.uint16),
+            "mask": (on_plate * 255).astype(np.uint8), "K": K, "T_cam_obj": T, "fold": 1, "diagonal_m": 0.2,
+        }
+
+
+def test_make_gives_the_same_coordinates_to_the_same_plate_point_in_both_views() -> None:
+    sampler = PairSampler(FlatViews(), 0)  # type: ignore[arg-type]
+    batch = sampler.make([(1, 0, False)], augment=False)
+    T_ref, T_live = sampler.views.poses  # type: ignore[attr-defined]
+    frame = batch.frame[0]
+    point_plate = np.array([0.03, -0.02, 0.0, 1.0])
+    expected = np.linalg.inv(frame.T_cam_obj) @ T_ref @ point_plate
+    pixel = K @ (T_live @ point_plate)[:3]
+    u, v = np.rint(pixel[:2] / pixel[2]).astype(int)
+    error = batch.nocs[0, :, v, u].numpy() * frame.scale_m - expected[:3]
+    assert np.linalg.norm(error) < 0.5 / 60  # half a pixel at half a metre
+
+
+def test_make_for_another_object_has_an_empty_mask() -> None:
+    batch = PairSampler(FlatViews(), 0).make([(1, 0, True)], augment=False)  # type: ignore[arg-type]
+    assert batch.mask.sum() == 0 and batch.nocs.abs().sum() == 0
+
+
+def test_make_with_everything_dropped_withholds_depth_but_not_the_truth() -> None:
+    drops = Drops(live_depth=1.0, reference_depth=1.0, other_object=0.0)
+    batch = PairSampler(FlatViews(), 0, drops).make([(1, 0, False)])  # type: ignore[arg-type]
+    assert batch.live[:, 3:7].abs().max() == 0 and batch.reference[:, 3:7].abs().max() == 0
+    assert batch.nocs.abs().max() > 0.05
+
+
+def test_batches_with_the_same_seed_are_the_same() -> None:
+    one, two = (next(PairSampler(FlatViews(), 7).batches(4)) for _ in range(2))  # type: ignore[arg-type]
+    torch.testing.assert_close(one.live, two.live)
+    torch.testing.assert_close(one.reference, two.reference)
+
+
+@pytest.mark.parametrize(("fold", "turn_deg", "left_deg"), [(1, 90, 90), (4, 100, 10), (2, 170, 10), (0, 137, 0)])
+def test_nearest_symmetry_leaves_the_smallest_view_change(fold: int, turn_deg: float, left_deg: float) -> None:
+    R_ref = Rotation.from_euler("xyz", [20, 50, -70], degrees=True).as_matrix()
+    R_live = R_ref @ Rotation.from_euler("y", turn_deg, degrees=True).as_matrix()
+    S = nearest_symmetry(R_ref, R_live, fold)[:3, :3]
+    assert rotation_angle_deg(R_ref @ S, R_live) == pytest.approx(left_deg, abs=1e-6)
