@@ -107,9 +107,9 @@ class RegistrationConfig:
 class TrackingConfig:
     """States and their gates."""
 
-    min_confidence: float = _tunable(0.45, "below it a frame counts as a failure", low=0.0, high=1.0)
+    min_confidence: float = _tunable(0.4, "below it a frame counts as a failure", low=0.0, high=1.0)
     acquire_confidence: float = _tunable(
-        0.55, "needed to go from SEARCHING to TRACKING: higher than to stay, so that states do not flicker", low=0.0,
+        0.65, "needed to go from SEARCHING to TRACKING: higher than to stay, so that states do not flicker", low=0.0,
         high=1.0,
     )
     min_mask_pixels: int = _tunable(60, "smallest mask in the crop that is called an object", unit="pixels", low=4,
@@ -126,7 +126,7 @@ class TrackingConfig:
                                   low=0, high=200)
     keyframe_min_deg: float = _tunable(15.0, "a view nearer than this to a keyframe is not a new one", unit="deg",
                                        low=1.0, high=90.0)
-    keyframe_confidence: float = _tunable(0.7, "needed to become a keyframe: a bad one poisons the memory", low=0.0,
+    keyframe_confidence: float = _tunable(0.85, "needed to become a keyframe: a bad one poisons the memory", low=0.0,
                                           high=1.0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from nocsfm_ros.geometry.transforms import invert, transform
 from nocsfm_ros.matching.backbone import Backbone, FeatureMap
 from nocsfm_ros.matching.matcher import match_points
 from nocsfm_ros.object_model import ObjectModel, View
-from nocsfm_ros.registration import Registration, best_pose, object_points, ransac_umeyama
+from nocsfm_ros.registration import Registration, best_pose, object_points, ransac_umeyama, refine
 from nocsfm_ros.verification import combine_scores, depth_agreement, pose_similarity
 from nocsfm_ros.types import (
     BoolArray, BoxXywh, Float32Array, Float64Array, NocsMap, ObjectCrop, PoseEstimate, RgbdFrame, SimilarityPose,
@@ -27,6 +28,21 @@ from nocsfm_ros.types import (
 FEATURE_SIDE = 224
 MIN_POINTS = 30
 MIN_MATCHES = 8
+BOX_SLACK = 0.15  # of scale_m: room for the sides not seen yet
+SURFACE_SLACK = 0.05  # of scale_m: the error of a predicted pose
+UNREFINED_COVARIANCE = np.diag([0.01**2] * 3 + [0.2**2] * 3)  # a pose from the flow alone: 1 cm, 0.2 rad
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A crop of one frame with all that is computed of it before any pose."""
+
+    frame: RgbdFrame
+    view: View
+    crop: ObjectCrop
+    nocs_map: NocsMap
+    feature_crop: ObjectCrop
+    features: FeatureMap
 
 
 class Estimator:
@@ -56,43 +72,81 @@ class Estimator:
         Returns:
             An estimate; its pose is None, with the reason, when there are not enough points or matches for one.
         """
-        view = model.nearest_view(priors[0].R_cam_obj if priors else None)
+        look = self._look(frame, box_xywh, model.nearest_view(priors[0].R_cam_obj if priors else None))
+        estimate = self._from_mask(look, model, priors)
+        if priors and model.cloud is not None and estimate.confidence < self.config.tracking.min_confidence:
+            return max(estimate, self._from_surface(look, model, priors[0]), key=lambda answer: answer.confidence)
+        return estimate
+
+    def _look(self, frame: RgbdFrame, box_xywh: BoxXywh, view: View) -> _Look:
+        """Crop, flow, features: all that costs time and does not depend on a pose."""
+        square = square_box(box_xywh, self.config.matching.crop_margin)
         with self._timed("crop"):
-            square = square_box(box_xywh, self.config.matching.crop_margin)
             crop = crop_frame(frame.rgb, frame.depth_m, frame.K, square, CROP_SIDE)
         with self._timed("flow"):
             nocs_map = self.flow.predict(crop, view.tokens, view.anchor_scale_m, self.config.model.steps)
-        mask_crop = largest_component(nocs_map.mask_prob > self.config.registration.mask_threshold)
-        mask = paste(mask_crop.astype(np.uint8), crop.A_crop_image, frame.size_wh, nearest=True) > 0
-        points_cam, pixels_uv = object_points(crop.depth_m, mask_crop, crop.K_crop, self.config.registration)
-        if mask_crop.sum() < self.config.tracking.min_mask_pixels:
-            return self._without_pose(mask, crop, nocs_map, "the flow sees no object in the crop")
-        if len(points_cam) < MIN_POINTS:
-            return self._without_pose(mask, crop, nocs_map, f"only {len(points_cam)} pixels of the mask have depth")
         with self._timed("features"):
             feature_crop, features = self.encode_features(frame, square)
+        return _Look(frame, view, crop, nocs_map, feature_crop, features)
+
+    def _from_mask(self, look: _Look, model: ObjectModel, priors: Sequence[SimilarityPose]) -> PoseEstimate:
+        """The usual way: the flow's mask says which depth pixels are the object."""
+        mask_crop = largest_component(look.nocs_map.mask_prob > self.config.registration.mask_threshold)
+        if mask_crop.sum() < self.config.tracking.min_mask_pixels:
+            return self._answer(look, mask_crop, None, 0.0, "the flow sees no object in the crop")
+        points_cam, pixels_uv = object_points(look.crop.depth_m, mask_crop, look.crop.K_crop, self.config.registration)
+        if len(points_cam) < MIN_POINTS:
+            return self._answer(look, mask_crop, None, 0.0, f"only {len(points_cam)} pixels of the mask have depth")
         with self._timed("hypotheses"):
             hypotheses = [
-                *self._flow_pose(nocs_map, points_cam, pixels_uv, view, model),
-                *self._match_pose(feature_crop, features, mask, view, model), *priors,
+                *self._flow_pose(look, points_cam, pixels_uv, model), *self._match_pose(look, mask_crop, model), *priors,
             ]
         if not hypotheses:
-            return self._without_pose(mask, crop, nocs_map, "no three correspondences agree on a pose")
+            return self._answer(look, mask_crop, None, 0.0, "no three correspondences agree on a pose")
         if model.cloud is None:  # a reference without depth: this frame gives the scale, and the cloud comes from it
-            best = Registration(hypotheses[0], 1.0, 0.0, np.eye(6) * 1e-4)
+            best = Registration(hypotheses[0], 1.0, 0.0, UNREFINED_COVARIANCE)
         else:
             with self._timed("registration"):
                 best = best_pose(hypotheses, points_cam, model.cloud, self.config.registration)
+        probability = float(look.nocs_map.mask_prob[mask_crop].mean())
+        return self._verified(look, model, best, within_memory(mask_crop, look.crop, best.pose, model), probability)
+
+    def _from_surface(self, look: _Look, model: ObjectModel, prior: SimilarityPose) -> PoseEstimate:
+        """When the mask misleads (an occluder, a hand): the depth pixels near the surface where it should be now."""
+        near = near_surface(look.crop, prior, model)
+        points_cam, _ = object_points(look.crop.depth_m, near, look.crop.K_crop, self.config.registration)
+        if model.cloud is None or len(points_cam) < MIN_POINTS:
+            return self._answer(look, near, None, 0.0, "nothing at the predicted pose")
+        with self._timed("registration"):
+            best = refine(prior, points_cam, model.cloud, self.config.registration)
+        return self._verified(look, model, best, near_surface(look.crop, best.pose, model), 1.0)
+
+    def _verified(
+        self, look: _Look, model: ObjectModel, best: Registration, mask_crop: BoolArray, mask_probability: float
+    ) -> PoseEstimate:
         with self._timed("verify"):
-            similarity = pose_similarity(best.pose, view, feature_crop, features)
-            confidence, reason = combine_scores(
-                best.inlier_ratio, depth_agreement(best.pose, model, frame), similarity,
-                float(nocs_map.mask_prob[mask_crop].mean()),
-            )
-        nocs = view.nocs_in_object(nocs_map.nocs, best.pose.scale_m) * mask_crop[..., None]
+            similarity = pose_similarity(best.pose, model.nearest_view(best.pose.R_cam_obj), look.feature_crop, look.features)
+            agreement = depth_agreement(best.pose, model, look.frame)
+            confidence, reason = combine_scores(best.inlier_ratio, agreement, similarity, mask_probability)
+        answer = self._answer(look, mask_crop, best.pose, confidence, reason)
+        return replace(
+            answer, inlier_ratio=best.inlier_ratio, similarity=similarity or 0.0, residual_m=best.residual_m,
+            covariance=best.covariance,
+        )
+
+    def _answer(
+        self, look: _Look, mask_crop: BoolArray, pose: SimilarityPose | None, confidence: float, reason: str
+    ) -> PoseEstimate:
+        """Mask and NOCS in the whole picture, with the pose if there is one."""
+        A, size_wh = look.crop.A_crop_image, look.frame.size_wh
+        mask = paste(mask_crop.astype(np.uint8), A, size_wh, nearest=True) > 0
+        nocs = np.zeros((*mask.shape, 3), np.float32)
+        if pose is not None:
+            in_object = look.view.nocs_in_object(look.nocs_map.nocs, pose.scale_m)
+            nocs = paste(in_object, A, size_wh).astype(np.float32) * mask[..., None]
         return PoseEstimate(
-            pose=best.pose, mask=mask, nocs=paste(nocs, crop.A_crop_image, frame.size_wh) * mask[..., None], crop=crop,
-            nocs_map=nocs_map, confidence=confidence, inlier_ratio=best.inlier_ratio, similarity=similarity or 0.0, residual_m=best.residual_m, covariance=best.covariance, reason=reason,
+            pose=pose, mask=mask, nocs=nocs, crop=look.crop, nocs_map=look.nocs_map, confidence=confidence,
+            reason=reason,
         )
 
     def make_view(
@@ -113,10 +167,10 @@ class Estimator:
         has_depth = len(points_cam) >= MIN_POINTS
         anchor = anchored_frame(points_cam, R_ray_cam(crop.K_crop, CROP_SIDE)[2]) if has_depth else None
         T_obj_cam = invert(T_cam_obj if T_cam_obj is not None else (np.eye(4) if anchor is None else anchor.T_cam_obj))
-        nocs = None if anchor is None else _coordinates(crop, invert(anchor.T_cam_obj)) / np.float32(anchor.scale_m)
+        nocs = None if anchor is None else coordinates(crop, invert(anchor.T_cam_obj)) / np.float32(anchor.scale_m)
         feature_crop, features = self.encode_features(frame, square)
         feature_mask = _crop_mask(mask, feature_crop)
-        feature_points = _coordinates(feature_crop, T_obj_cam)
+        feature_points = coordinates(feature_crop, T_obj_cam)
         feature_points[~feature_mask] = np.nan
         return View(
             T_cam_obj=invert(T_obj_cam), T_obj_anchor=np.eye(4) if anchor is None else T_obj_cam @ anchor.T_cam_obj,
@@ -132,43 +186,34 @@ class Estimator:
         return crop, self.backbone.encode(crop.rgb)
 
     def _flow_pose(
-        self, nocs_map: NocsMap, points_cam: Float64Array, pixels_uv: npt.NDArray[np.int_], view: View,
-        model: ObjectModel,
+        self, look: _Look, points_cam: Float64Array, pixels_uv: npt.NDArray[np.int_], model: ObjectModel
     ) -> list[SimilarityPose]:
-        u, v = pixels_uv.T
+        (u, v), view = pixels_uv.T, look.view
         anchor = ransac_umeyama(
-            nocs_map.nocs[v, u].astype(np.float64), points_cam, nocs_map.mask_prob[v, u].astype(np.float64),
+            look.nocs_map.nocs[v, u].astype(np.float64), points_cam, look.nocs_map.mask_prob[v, u].astype(np.float64),
             self.config.registration, scale_m=view.anchor_scale_m,
         )
         if anchor is None:
             return []
         return [view.pose_from_anchor(anchor, anchor.scale_m if model.scale_m is None else model.scale_m)]
 
-    def _match_pose(
-        self, crop: ObjectCrop, features: FeatureMap, mask: BoolArray, view: View, model: ObjectModel
-    ) -> list[SimilarityPose]:
+    def _match_pose(self, look: _Look, mask_crop: BoolArray, model: ObjectModel) -> list[SimilarityPose]:
+        view, side = look.view, look.feature_crop.rgb.shape[0]
         if not self.config.matching.point_matches or model.scale_m is None:
             return []
-        pairs_ref, pairs_live, similarity = match_points(
-            view.features, view.feature_mask, features, _crop_mask(mask, crop)
-        )
+        mask = cv2.resize(mask_crop.astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST) > 0
+        pairs_ref, pairs_live, similarity = match_points(view.features, view.feature_mask, look.features, mask)
         reference_uv, live_uv = np.rint(pairs_ref).astype(int), np.rint(pairs_live).astype(int)
         points_obj = view.feature_points_obj[reference_uv[:, 1], reference_uv[:, 0]].astype(np.float64)
-        points_cam = _coordinates(crop, np.eye(4))[live_uv[:, 1], live_uv[:, 0]].astype(np.float64)
+        points_cam = coordinates(look.feature_crop, np.eye(4))[live_uv[:, 1], live_uv[:, 0]].astype(np.float64)
         known = np.isfinite(points_obj).all(axis=1) & np.isfinite(points_cam).all(axis=1)
         if known.sum() < MIN_MATCHES:
             return []
         pose = ransac_umeyama(
-            points_obj[known] / model.scale_m, points_cam[known], similarity[known].astype(np.float64),
+            points_obj[known] / model.scale_m, points_cam[known], similarity[known].clip(0).astype(np.float64),
             self.config.registration, scale_m=model.scale_m,
         )
         return [] if pose is None else [pose]
-
-    def _without_pose(self, mask: BoolArray, crop: ObjectCrop, nocs_map: NocsMap, reason: str) -> PoseEstimate:
-        return PoseEstimate(
-            pose=None, mask=mask, nocs=np.zeros((*mask.shape, 3), np.float32), crop=crop, nocs_map=nocs_map,
-            reason=reason,
-        )
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -194,10 +239,36 @@ def _crop_mask(mask: BoolArray, crop: ObjectCrop) -> BoolArray:
     return result
 
 
-def _coordinates(crop: ObjectCrop, T_obj_cam: Float64Array) -> Float32Array:
+def coordinates(crop: ObjectCrop, T_obj_cam: Float64Array) -> Float32Array:
     """(S, S, 3) float32 metric object coordinates of every pixel of a crop, NaN where there is no depth."""
     side = crop.rgb.shape[0]
     v, u = np.mgrid[:side, :side]
     rays = np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(crop.K_crop).T
     depth_m = np.where(crop.depth_m > 0, crop.depth_m, np.nan)
     return transform(T_obj_cam, (rays * depth_m[..., None]).reshape(-1, 3)).reshape(side, side, 3).astype(np.float32)
+
+
+def within_memory(mask_crop: BoolArray, crop: ObjectCrop, pose: SimilarityPose, model: ObjectModel) -> BoolArray:
+    """The mask without the pixels whose depth lies well outside the box of what is known of the object.
+
+    Cuts off occluders and hands that the flow took for the object; pixels without depth stay.
+    """
+    if model.cloud is None:
+        return mask_crop
+    slack_m = BOX_SLACK * pose.scale_m
+    low, high = model.cloud.points_obj.min(axis=0) - slack_m, model.cloud.points_obj.max(axis=0) + slack_m
+    points_obj = coordinates(crop, invert(pose.T_cam_obj))
+    outside = ((points_obj < low) | (points_obj > high)).any(axis=2)  # False for NaN
+    result: BoolArray = mask_crop & ~outside
+    return result
+
+
+def near_surface(crop: ObjectCrop, pose: SimilarityPose, model: ObjectModel) -> BoolArray:
+    """(S, S) bool: the pixels whose depth lies on the known surface under a pose, within SURFACE_SLACK."""
+    side = crop.rgb.shape[0]
+    near = np.zeros((side, side), bool)
+    if model.cloud is not None:
+        points_obj = coordinates(crop, invert(pose.T_cam_obj)).astype(np.float64)
+        known = np.isfinite(points_obj).all(axis=2)
+        near[known] = model.cloud.nearest(points_obj[known])[1] < SURFACE_SLACK * pose.scale_m
+    return near

@@ -66,7 +66,7 @@ class ObjectModel:
         scale_m: metres per unit of NOCS; None until a reference without depth has met its first live frame.
         cloud: all views' points together; None as long as scale_m is.
         T_obj_user: (4, 4) the user's own object frame -> object frame, or None.
-        size_m: (3,) box of the cloud along the object's axes.
+        size_m, centre_m: (3,) box of the cloud along the axes of the user's frame (the object's own without one).
     """
 
     object_id: str
@@ -76,6 +76,7 @@ class ObjectModel:
     cloud: ObjectCloud | None
     T_obj_user: Float64Array | None = None
     size_m: Float64Array = field(default_factory=lambda: np.zeros(3))
+    centre_m: Float64Array = field(default_factory=lambda: np.zeros(3))
 
     def nearest_view(self, R_cam_obj: Float64Array | None) -> View:
         """The view whose viewpoint is nearest; the reference when nothing is known of the rotation."""
@@ -113,5 +114,6 @@ class ObjectModel:
             np.broadcast_to(invert(view.T_cam_obj)[:3, 3], view.points_obj.shape) for view in self.views
         ])
         self.cloud = ObjectCloud(points_obj, viewpoints_obj=viewpoints_obj)
-        low, high = np.percentile(points_obj, [1, 99], axis=0)
-        self.size_m = high - low
+        points = points_obj if self.T_obj_user is None else transform(invert(self.T_obj_user), points_obj)
+        low, high = np.percentile(points, [1, 99], axis=0)
+        self.size_m, self.centre_m = high - low, (low + high) / 2

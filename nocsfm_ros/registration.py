@@ -238,7 +238,8 @@ def _sample_triplets(weights: Float64Array, config: RegistrationConfig) -> npt.N
     rng = np.random.default_rng(config.seed)
     chance = np.cumsum(weights, dtype=np.float64)
     drawn = rng.random((config.ransac_iterations, 3)) * chance[-1]
-    return np.minimum(np.searchsorted(chance, drawn, side="right"), len(weights) - 1)
+    index: npt.NDArray[np.int64] = np.searchsorted(chance, drawn, side="right")
+    return np.minimum(index, len(weights) - 1)
 
 
 def _refit(

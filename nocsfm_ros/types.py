@@ -166,7 +166,8 @@ class Track:
         stamp_ns: capture time of the frame.
         estimate: this frame's estimate; its pose is None unless the state is TRACKING.
         T_cam_user: (4, 4) pose of the user's object frame (the object frame itself if none was given), or None.
-        size_m: (3,) metres, box of the object memory along the object's axes.
+        size_m: (3,) metres, box of what has been seen of the object, along the axes of the user's frame.
+        centre_m: (3,) metres, middle of that box in the user's frame.
         box_xywh: box of the mask in pixels, or None.
         num_keyframes: reference included.
     """
@@ -179,3 +180,4 @@ class Track:
     size_m: Float64Array
     box_xywh: BoxXywh | None
     num_keyframes: int
+    centre_m: Float64Array = field(default_factory=lambda: np.zeros(3))

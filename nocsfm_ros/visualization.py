@@ -194,18 +194,17 @@ def _draw_mask(picture: Uint8Array, mask: BoolArray, colour: tuple[int, int, int
 def _draw_pose(picture: Uint8Array, track: Track, K: Float64Array) -> None:
     if track.estimate.pose is None:
         return
-    T_cam_obj = track.estimate.pose.T_cam_obj
-    corners_cam = (CORNERS * track.size_m / 2) @ T_cam_obj[:3, :3].T + T_cam_obj[:3, 3]
+    T_cam_user = track.estimate.pose.T_cam_obj if track.T_cam_user is None else track.T_cam_user
+    corners_cam = (track.centre_m + CORNERS * track.size_m / 2) @ T_cam_user[:3, :3].T + T_cam_user[:3, 3]
     farthest = int(np.argmax(np.linalg.norm(corners_cam, axis=1)))
     for a, b in sorted(EDGES, key=lambda edge: farthest not in edge):  # hidden edges first and thin
         _draw_segment(
             picture, corners_cam[[a, b]], K, STATE_COLOURS[track.state], 1 if farthest in (a, b) else 2
         )
-    T_cam_axes = T_cam_obj if track.T_cam_user is None else track.T_cam_user
     length_m = 0.5 * float(np.max(track.size_m))
     for axis, colour in enumerate(AXIS_COLOURS):
-        tip_cam = T_cam_axes[:3, 3] + length_m * T_cam_axes[:3, axis]
-        _draw_segment(picture, np.stack([T_cam_axes[:3, 3], tip_cam]), K, colour, 3)
+        tip_cam = T_cam_user[:3, 3] + length_m * T_cam_user[:3, axis]
+        _draw_segment(picture, np.stack([T_cam_user[:3, 3], tip_cam]), K, colour, 3)
 
 
 def _draw_segment(

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from nocsfm_ros.evaluation.demo_report import _T, TRUTH_MASK, TRUTH_POSE, _messages, decoded
+from nocsfm_ros.evaluation.demo_pictures import decoded
+from nocsfm_ros.evaluation.demo_report import _T, TRUTH_MASK, TRUTH_POSE, _messages
 from nocsfm_ros.geometry.crops import box_from_mask
 from nocsfm_ros.geometry.transforms import make_T
 from nocsfm_ros.types import PoseEstimate, Reference, RgbdFrame, SimilarityPose, Track, TrackState

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -231,9 +232,9 @@ def _check_bag(path: Path, results: int) -> None:
             "/nocsfm_tracker/nocs/compressed",
             "/nocsfm_tracker/overlay/compressed",
         } < kinds.keys()
-        message = [
+        messages: list[Any] = [
             reader.deserialize(raw, connection.msgtype)
             for connection, _, raw in reader.messages()
             if connection.topic == "/nocsfm_tracker/tracks"
-        ][0]
-        assert message.tracks[0].object_id == demo.OBJECT_ID
+        ]
+        assert messages[0].tracks[0].object_id == demo.OBJECT_ID

@@ -1,6 +1,8 @@
-"""The household meshes of the Debian/Ubuntu package sweethome3d-furniture (CC0 and CC-BY): where they are, what they are.
+"""The household meshes of the Debian/Ubuntu package sweethome3d-furniture (CC0 and CC-BY): where they are,
+what they are.
 
-Each `.sh3f` is a zip of OBJ models and one latin-1 `PluginFurnitureCatalog.properties` with names and sizes in cm.
+Each `.sh3f` is a zip of OBJ models and one latin-1 `PluginFurnitureCatalog.properties` with names and sizes
+in cm.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ class CatalogueEntry:
 
 
 def find_archives(cache: Path) -> list[Path]:
-    """The package's zips: the system's own, else unpacked into `cache` by the system's package client (no root).
+    """The package's zips: the system's own, else unpacked into `cache` by the system's package client (no
+    root).
 
     Raises:
         ConfigError: neither is there nor can be got.
@@ -54,12 +57,14 @@ def find_archives(cache: Path) -> list[Path]:
     cache.mkdir(parents=True, exist_ok=True)
     try:
         subprocess.run(["apt-get", "download", PACKAGE], cwd=cache, check=True, capture_output=True)
-        package = sorted(cache.glob(f"{PACKAGE}_*.deb"))[-1]
+        package = max(cache.glob(f"{PACKAGE}_*.deb"))
         subprocess.run(["dpkg", "-x", package.name, PACKAGE], cwd=cache, check=True, capture_output=True)
         package.unlink()
-    except (OSError, subprocess.CalledProcessError, IndexError) as error:
+    except (OSError, subprocess.CalledProcessError, ValueError) as error:
         raise ConfigError(
-            "meshes to render", got=error, expected=f"the Debian/Ubuntu package {PACKAGE}",
+            "meshes to render",
+            got=error,
+            expected=f"the Debian/Ubuntu package {PACKAGE}",
             mend=f"sudo apt-get install {PACKAGE}, or unpack it into {unpacked}",
         ) from error
     return find_archives(cache)
@@ -96,5 +101,12 @@ def _entry(name: str, archive: Path, member: str, facts: dict[str, str]) -> Cata
     except (KeyError, ValueError):
         size_cm = None
     numbers = tuple(float(number) for number in facts.get("modelRotation", "").split())
-    return CatalogueEntry(name, archive, member, facts.get("category", ""), size_cm,
-                          numbers if len(numbers) == 9 else None, facts.get("creator", ""))
+    return CatalogueEntry(
+        name,
+        archive,
+        member,
+        facts.get("category", ""),
+        size_cm,
+        numbers if len(numbers) == 9 else None,
+        facts.get("creator", ""),
+    )

@@ -1,4 +1,4 @@
-"""The scene of the demo: a printed carton, never trained on, moved by an unseen hand over a cluttered table."""
+"""The scene of the demo: a printed carton, never trained on, moved over a cluttered table."""
 
 from __future__ import annotations
 
@@ -27,23 +27,41 @@ _UP = np.array([0.0, -np.cos(_ELEVATION), -np.sin(_ELEVATION)])
 _FLOOR_POINT = np.array([0.0, 0.13, 0.72])
 # seed, kind, metres right and away of the floor point, diagonal in metres, turn in degrees
 _CLUTTER = (
-    (200_101, "box", -0.24, 0.02, 0.18, 25), (200_102, "mug", 0.25, -0.02, 0.13, 200), (200_103, "can", -0.12, 0.22, 0.14, 60),
-    (200_104, "box", 0.17, 0.24, 0.19, -35), (200_105, "bowl", -0.38, 0.30, 0.17, 0), (200_106, "bottle", 0.02, 0.38, 0.24, 10),
-    (200_107, "box", 0.40, 0.20, 0.15, 70), (200_108, "mug", -0.07, -0.12, 0.11, 300), (200_109, "can", 0.33, 0.42, 0.15, 0),
+    (200_101, "box", -0.24, 0.02, 0.18, 25),
+    (200_102, "mug", 0.25, -0.02, 0.13, 200),
+    (200_103, "can", -0.12, 0.22, 0.14, 60),
+    (200_104, "box", 0.17, 0.24, 0.19, -35),
+    (200_105, "bowl", -0.38, 0.30, 0.17, 0),
+    (200_106, "bottle", 0.02, 0.38, 0.24, 10),
+    (200_107, "box", 0.40, 0.20, 0.15, 70),
+    (200_108, "mug", -0.07, -0.12, 0.11, 300),
+    (200_109, "can", 0.33, 0.42, 0.15, 0),
     (200_110, "blocks", -0.32, 0.50, 0.2, 40),
 )
-# time in seconds, position in the camera in metres: handled, then carried out to the right, then back from the upper left
-_PATH = np.array([
-    (0.0, -0.06, 0.01, 0.62), (1.0, 0.00, -0.03, 0.58), (2.0, 0.05, -0.01, 0.55), (3.0, 0.01, 0.02, 0.58),
-    (4.0, -0.03, 0.00, 0.62), (4.8, 0.05, -0.02, 0.60), (5.3, 0.28, -0.04, 0.60), (5.55, 0.46, -0.06, 0.60),
-    (5.8, 0.60, -0.60, 0.60), (6.2, -0.60, -0.60, 0.64), (6.5, -0.46, -0.12, 0.64), (7.0, -0.18, -0.06, 0.62),
-    (7.6, -0.10, -0.04, 0.60),
-])
+# time in seconds, position in the camera in metres: handled, then carried out to the right, then back from
+# the upper left
+_PATH = np.array(
+    [
+        (0.0, -0.06, 0.01, 0.62),
+        (1.0, 0.00, -0.03, 0.58),
+        (2.0, 0.05, -0.01, 0.55),
+        (3.0, 0.01, 0.02, 0.58),
+        (4.0, -0.03, 0.00, 0.62),
+        (4.8, 0.05, -0.02, 0.60),
+        (5.3, 0.28, -0.04, 0.60),
+        (5.55, 0.46, -0.06, 0.60),
+        (5.8, 0.60, -0.60, 0.60),
+        (6.2, -0.60, -0.60, 0.64),
+        (6.5, -0.46, -0.12, 0.64),
+        (7.0, -0.18, -0.06, 0.62),
+        (7.6, -0.10, -0.04, 0.60),
+    ]
+)
 
 
 @dataclass(frozen=True)
 class DemoFrame:
-    """rgb (480, 640, 3), depth_m (480, 640) without noise, mask 255 seen / 128 hidden / 0, T_cam_obj (4, 4)."""
+    """rgb (480, 640, 3), depth_m (480, 640) noiseless, mask 255 seen / 128 hidden / 0, T_cam_obj (4, 4)."""
 
     rgb: Uint8Array
     depth_m: Float32Array
@@ -56,7 +74,11 @@ def demo_frame(renderer: Renderer, index: int) -> DemoFrame:
     time_s = index / RATE_HZ
     T_cam_obj = object_pose(time_s)
     light = Light(np.array([-0.45, -0.75, -0.48]), (0.75, 0.72, 0.66), (0.5, 0.51, 0.54), 0.12, 0.6)
-    items = [Item(_OBJECT, T_cam_obj, DIAGONAL_M, 1, shininess=(0.08, 25)), *_surroundings(), _passer_by(time_s)]
+    items = [
+        Item(_OBJECT, T_cam_obj, DIAGONAL_M, 1, shininess=(0.08, 25)),
+        *_surroundings(),
+        _passer_by(time_s),
+    ]
     return _drawn(renderer, items, K_SEQUENCE, light)
 
 
@@ -65,7 +87,10 @@ def reference_frame(renderer: Renderer) -> DemoFrame:
     T_cam_obj = np.eye(4)
     T_cam_obj[:3, :3], T_cam_obj[:3, 3] = _reference_rotation(), (0.01, 0.01, 0.46)
     floor = T_cam_obj[:3, 3] + _UP * float((_OBJECT.vertices * DIAGONAL_M @ T_cam_obj[:3, :3].T @ _UP).min())
-    items = [Item(_OBJECT, T_cam_obj, DIAGONAL_M, 1, shininess=(0.08, 25)), _slab(floor, _UP, 4.0, REFERENCE_TABLE, 0.6)]
+    items = [
+        Item(_OBJECT, T_cam_obj, DIAGONAL_M, 1, shininess=(0.08, 25)),
+        _slab(floor, _UP, 4.0, REFERENCE_TABLE, 0.6),
+    ]
     light = Light(np.array([0.5, -0.7, -0.5]), (0.6, 0.62, 0.66), (0.6, 0.6, 0.6), 0.1, 0.4)
     return _drawn(renderer, items, K_REFERENCE, light)
 
@@ -82,7 +107,9 @@ def object_pose(time_s: float) -> Float64Array:
 
 
 def _smooth_path(time_s: float) -> Float64Array:
-    weights = np.exp(-0.5 * ((_TIMES - time_s) / 0.1) ** 2)  # corners of the path rounded over a tenth of a second
+    weights = np.exp(
+        -0.5 * ((_TIMES - time_s) / 0.1) ** 2
+    )  # corners of the path rounded over a tenth of a second
     return np.asarray(weights @ _POSITIONS / weights.sum())
 
 
@@ -94,13 +121,16 @@ def _reference_rotation() -> Float64Array:
     """Standing upright, seen from above, front and one side visible."""
     right = np.array([1.0, 0, 0])
     upright = np.stack([right, _UP, np.cross(right, _UP)], axis=1)
-    return upright @ Rotation.from_euler("y", -28, degrees=True).as_matrix()
+    return np.asarray(upright @ Rotation.from_euler("y", -28, degrees=True).as_matrix())
 
 
 def _surroundings() -> list[Item]:
     away = np.cross(_UP, [1.0, 0, 0])
     right = np.array([1.0, 0, 0])
-    items = [_slab(_FLOOR_POINT, _UP, 4.0, TABLE, 0.5), _slab(np.array([0, 0, 2.4]), np.array([0.12, 0.1, -1]), 9.0, WALL, 0.4)]
+    items = [
+        _slab(_FLOOR_POINT, _UP, 4.0, TABLE, 0.5),
+        _slab(np.array([0, 0, 2.4]), np.array([0.12, 0.1, -1]), 9.0, WALL, 0.4),
+    ]
     for number, (seed, kind, x, z, diagonal_m, turn) in enumerate(_CLUTTER):
         mesh = procedural_mesh(seed, WORDS, kind)
         T = np.eye(4)
@@ -123,13 +153,13 @@ def _slab(point: Float64Array, normal: Float64Array, side: float, surface: int, 
 
 
 def _passer_by(time_s: float) -> Item:
-    """A bottle led through the picture nearer to the camera; in front of the carton for a second and a half."""
+    """A bottle led past nearer to the camera; about a second in front of the carton, hiding up to 57 %."""
     T = np.eye(4)
     T[:3, :3] = np.stack([[1.0, 0, 0], _UP, np.cross([1.0, 0, 0], _UP)], axis=1)
     T[:3, 3] = (-0.02 + 0.115 * (time_s - 3.3) + 0.3 * max(0.0, time_s - 4.1) ** 2, 0.02, 0.40)
     if not 1.0 < time_s < 5.8:
         T[:3, 3] = (2.0, 2.0, 1.0)
-    return Item(procedural_mesh(200_121, kind="bottle"), T, 0.165, 60, shininess=(0.2, 30))
+    return Item(procedural_mesh(200_121, kind="bottle"), T, 0.13, 60, shininess=(0.2, 30))
 
 
 def _drawn(renderer: Renderer, items: list[Item], K: Float64Array, light: Light) -> DemoFrame:

@@ -40,7 +40,8 @@ TOPICS = {
 
 
 def render_demo(folder: Path, num_frames: int = NUM_FRAMES) -> None:
-    """Write reference.png, its mask, depth, camera and pose, and sequence/ (rosbag2, MCAP); replaces older ones.
+    """Write reference.png, its mask, depth, camera and pose, and sequence/ (rosbag2, MCAP); replaces older
+    ones.
 
     Raises:
         ConfigError: no off-screen OpenGL here.
@@ -76,10 +77,15 @@ def _write_bag(path: Path, renderer: Renderer, num_frames: int) -> None:
     writer = Writer(path, version=9, storage_plugin=StoragePlugin.MCAP)
     writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
     with writer:
-        channels = {name: writer.add_connection(topic, kind, typestore=store) for name, (topic, kind) in TOPICS.items()}
+        channels = {
+            name: writer.add_connection(topic, kind, typestore=store)
+            for name, (topic, kind) in TOPICS.items()
+        }
         for index in range(num_frames):
             stamp_ns = START_NS + round(index * 1e9 / RATE_HZ)
-            messages = _messages(store.types, demo_frame(renderer, index), stamp_ns, np.random.default_rng([2, index]))
+            messages = _messages(
+                store.types, demo_frame(renderer, index), stamp_ns, np.random.default_rng([2, index])
+            )
             for name, message in messages.items():
                 writer.write(channels[name], stamp_ns, store.serialize_cdr(message, TOPICS[name][1]))
 
@@ -104,11 +110,24 @@ def _camera_info(types: Any, header: Any, K: Float64Array) -> Any:
     P = np.hstack([K, np.zeros((3, 1))])
     region = types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
     return types["sensor_msgs/msg/CameraInfo"](
-        header, SIZE_WH[1], SIZE_WH[0], "plumb_bob", np.zeros(5), K.ravel(), np.eye(3).ravel(), P.ravel(), 0, 0, region)
+        header,
+        SIZE_WH[1],
+        SIZE_WH[0],
+        "plumb_bob",
+        np.zeros(5),
+        K.ravel(),
+        np.eye(3).ravel(),
+        P.ravel(),
+        0,
+        0,
+        region,
+    )
 
 
 def _pose(types: Any, header: Any, T_cam_obj: Float64Array) -> Any:
     x, y, z, w = Rotation.from_matrix(T_cam_obj[:3, :3]).as_quat().tolist()
     position = types["geometry_msgs/msg/Point"](*T_cam_obj[:3, 3].tolist())
     orientation = types["geometry_msgs/msg/Quaternion"](x, y, z, w)
-    return types["geometry_msgs/msg/PoseStamped"](header, types["geometry_msgs/msg/Pose"](position, orientation))
+    return types["geometry_msgs/msg/PoseStamped"](
+        header, types["geometry_msgs/msg/Pose"](position, orientation)
+    )

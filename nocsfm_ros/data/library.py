@@ -16,7 +16,7 @@ from nocsfm_ros.data.meshes import Mesh, heldout_names, load_catalogue_mesh, loa
 from nocsfm_ros.data.shapes import procedural_mesh
 from nocsfm_ros.errors import NocsfmError
 
-TRAIN_SEEDS, TEST_SEEDS = range(0, 400), range(100_000, 100_080)
+TRAIN_SEEDS, TEST_SEEDS = range(400), range(100_000, 100_080)
 _CACHE_VERSION = "meshes-1"
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,9 @@ class MeshLibrary:
         heldout = heldout_names()
         seeds = [*TRAIN_SEEDS, *TEST_SEEDS]
         self.names = listed + [f"procedural/{seed}" for seed in seeds]
-        self.is_heldout = np.array([name in heldout for name in listed] + [seed in TEST_SEEDS for seed in seeds])
+        self.is_heldout = np.array(
+            [name in heldout for name in listed] + [seed in TEST_SEEDS for seed in seeds]
+        )
         self.is_procedural = np.array([False] * len(listed) + [True] * len(seeds))
         self._meshes: dict[int, Mesh] = {}
         self._hulls: dict[int, npt.NDArray[np.float64]] = {}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import posixpath
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -55,13 +57,17 @@ class _Obj:
     positions: list[list[float]] = field(default_factory=list)
     uvs: list[list[float]] = field(default_factory=list)
     normals: list[list[float]] = field(default_factory=list)
-    corners: list[tuple[int, int, int, int]] = field(default_factory=list)  # v, vt, vn, material; 3 a triangle
+    corners: list[tuple[int, int, int, int]] = field(
+        default_factory=list
+    )  # v, vt, vn, material; 3 a triangle
     materials: list[str] = field(default_factory=list)
     library: str = ""
 
 
-def normalised(name: str, arrays: dict[str, npt.NDArray[np.generic]], size: npt.ArrayLike | None = None) -> Mesh:
-    """Centre the tight box, stretch it to `size` (any unit) where given, make its diagonal 1, find the symmetry."""
+def normalised(name: str, arrays: dict[str, Any], size: npt.ArrayLike | None = None) -> Mesh:
+    """Centre the tight box, stretch it to `size` (any unit) where given, make its diagonal 1, find the
+    symmetry.
+    """
     low, high = arrays["vertices"].min(0), arrays["vertices"].max(0)
     extent = np.maximum(high - low, 1e-9)
     stretch = np.ones(3) if size is None else np.asarray(size) / extent
@@ -69,9 +75,14 @@ def normalised(name: str, arrays: dict[str, npt.NDArray[np.generic]], size: npt.
     normals = arrays["normals"] / stretch
     normals = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     mesh = Mesh(
-        name, ((arrays["vertices"] - (low + high) / 2) * stretch).astype(np.float32), normals.astype(np.float32),
-        arrays["uv"].astype(np.float32), arrays["colour"].astype(np.float32), arrays["layer"].astype(np.float32),
-        arrays["faces"].astype(np.int32), arrays["textures"].astype(np.uint8),
+        name,
+        ((arrays["vertices"] - (low + high) / 2) * stretch).astype(np.float32),
+        normals.astype(np.float32),
+        arrays["uv"].astype(np.float32),
+        arrays["colour"].astype(np.float32),
+        arrays["layer"].astype(np.float32),
+        arrays["faces"].astype(np.int32),
+        arrays["textures"].astype(np.uint8),
     )
     return Mesh(**{**mesh.__dict__, "fold": symmetry_fold(mesh)})
 
@@ -85,7 +96,9 @@ def load_catalogue_mesh(entry: CatalogueEntry) -> Mesh:
     with zipfile.ZipFile(entry.archive) as archive:
         obj = _parse_obj(archive.read(entry.member).decode("latin-1"))
         if not 12 <= len(obj.corners) // 3 <= MAX_FACES:
-            raise FrameError(f"mesh {entry.name}", got=f"{len(obj.corners) // 3} faces", expected=f"12 to {MAX_FACES}")
+            raise FrameError(
+                f"mesh {entry.name}", got=f"{len(obj.corners) // 3} faces", expected=f"12 to {MAX_FACES}"
+            )
         folder = posixpath.dirname(entry.member)
         colours, layers, textures = _read_materials(archive, folder, obj)
     arrays = _indexed(obj, colours, layers)
@@ -101,7 +114,8 @@ def save_mesh(path: Path, mesh: Mesh) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as stream:
-        np.savez(stream, **{key: np.asarray(value) for key, value in mesh.__dict__.items()})
+        arrays: dict[str, Any] = {key: np.asarray(value) for key, value in mesh.__dict__.items()}
+        np.savez(stream, **arrays)
     partial.replace(path)
 
 
@@ -118,7 +132,8 @@ def heldout_names() -> frozenset[str]:
 
 
 def symmetry_fold(mesh: Mesh, tolerance: float = 0.012) -> int:
-    """Symmetry about y by chamfer distance of surface samples carrying their colour (so that a print breaks it).
+    """Symmetry about y by chamfer distance of surface samples carrying their colour (so that a print breaks
+    it).
 
     Returns:
         0 continuous, 4 or 2 discrete, 1 none.
@@ -131,7 +146,10 @@ def symmetry_fold(mesh: Mesh, tolerance: float = 0.012) -> int:
         c, s = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
         turned = points @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]).T
         distance = tree.query(np.hstack([turned, 0.3 * colours]))[0]
-        return bool(distance.mean() < floor + tolerance / 2 and np.percentile(distance, 98) < 3 * floor + 2 * tolerance)
+        return bool(
+            distance.mean() < floor + tolerance / 2
+            and np.percentile(distance, 98) < 3 * floor + 2 * tolerance
+        )
 
     if all(is_same(angle) for angle in (17.0, 51.0, 111.0, 200.0)):
         return CONTINUOUS
@@ -143,7 +161,9 @@ def surface_samples(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Points (count, 3) spread evenly over the surface and their colours (count, 3) in [0, 1]."""
     corners = mesh.vertices[mesh.faces].astype(np.float64)
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) + 1e-15
+    area = (
+        np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) + 1e-15
+    )
     chosen = rng.choice(len(area), count, p=area / area.sum())
     weights = rng.dirichlet(np.ones(3), count)
     points = np.einsum("nk,nkd->nd", weights, corners[chosen])
@@ -158,7 +178,8 @@ def surface_samples(
 
 
 def _parse_obj(text: str) -> _Obj:
-    obj, material, names = _Obj(), -1, {}
+    obj, material = _Obj(), -1
+    names: dict[str, int] = {}
     for line in text.splitlines():
         words = line.split()
         if not words:
@@ -172,7 +193,7 @@ def _parse_obj(text: str) -> _Obj:
             obj.normals.append([float(word) for word in words[1:4]])
         elif head == "f":
             ring = [_corner(word, obj, material) for word in words[1:]]
-            for second, third in zip(ring[1:-1], ring[2:], strict=True):
+            for second, third in itertools.pairwise(ring[1:]):
                 obj.corners += [ring[0], second, third]
         elif head == "usemtl":
             material = names.setdefault(line.split(None, 1)[1].strip() if len(words) > 1 else "", len(names))
@@ -192,14 +213,16 @@ def _corner(word: str, obj: _Obj, material: int) -> tuple[int, int, int, int]:
     return v, vt, vn, material
 
 
-def _indexed(obj: _Obj, colours: npt.NDArray[np.float64], layers: list[int]) -> dict[str, npt.NDArray[np.generic]]:
+def _indexed(obj: _Obj, colours: npt.NDArray[np.float64], layers: list[int]) -> dict[str, Any]:
     corners = np.array(obj.corners, dtype=np.int64)
     positions = np.array(obj.positions, dtype=np.float64)[:, :3]
     triangles = positions[corners[:, 0]].reshape(-1, 3, 3)
     flat = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
     corners[:, 2] = np.where(corners[:, 2] < len(obj.normals), corners[:, 2], -1)
-    flat_key = np.where(corners[:, 2] < 0, np.arange(len(corners)) // 3, -1)  # a corner without normal stays its own
+    flat_key = np.where(
+        corners[:, 2] < 0, np.arange(len(corners)) // 3, -1
+    )  # a corner without normal stays its own
     rows, first, inverse = np.unique(
         np.column_stack([corners, flat_key]), axis=0, return_index=True, return_inverse=True
     )
@@ -210,9 +233,12 @@ def _indexed(obj: _Obj, colours: npt.NDArray[np.float64], layers: list[int]) -> 
     uv = np.array([*obj.uvs, [0.0, 0.0]], dtype=np.float64)[rows[:, 1]] * (1.0, -1.0)
     layer = np.array([*layers, -1])[rows[:, 3]]
     return {
-        "vertices": positions[rows[:, 0]], "normals": normals, "uv": uv,
+        "vertices": positions[rows[:, 0]],
+        "normals": normals,
+        "uv": uv,
         "colour": np.vstack([colours, [[0.7, 0.7, 0.7]]])[rows[:, 3]],
-        "layer": np.where(rows[:, 1] < 0, -1, layer), "faces": inverse.reshape(-1, 3),
+        "layer": np.where(rows[:, 1] < 0, -1, layer),
+        "faces": inverse.reshape(-1, 3),
     }
 
 
@@ -251,9 +277,12 @@ def _decode_texture(archive: zipfile.ZipFile, member: str | None) -> npt.NDArray
     if image.dtype != np.uint8:
         image = (image / 257).astype(np.uint8)
     code = {2: cv2.COLOR_GRAY2RGBA}.get(image.ndim) or (
-        cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGBA)
-    return np.asarray(cv2.resize(cv2.cvtColor(image, code), (TEXTURE_SIZE, TEXTURE_SIZE),
-                                 interpolation=cv2.INTER_AREA), np.uint8)
+        cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGBA
+    )
+    return np.asarray(
+        cv2.resize(cv2.cvtColor(image, code), (TEXTURE_SIZE, TEXTURE_SIZE), interpolation=cv2.INTER_AREA),
+        np.uint8,
+    )
 
 
 def write_mesh_list(path: Path, meshes: list[tuple[str, bool]]) -> None:

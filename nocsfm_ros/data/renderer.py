@@ -91,8 +91,12 @@ class _Uploaded:
     owned: list[moderngl.Buffer] = field(default_factory=list)
 
     def release(self) -> None:
-        for thing in (self.shaded, self.shadow, *self.owned, *([self.textures] if self.textures else [])):
-            thing.release()
+        self.shaded.release()
+        self.shadow.release()
+        for buffer in self.owned:
+            buffer.release()
+        if self.textures:
+            self.textures.release()
 
 
 class Renderer:
@@ -107,13 +111,19 @@ class Renderer:
 
     def __init__(self, surfaces: npt.NDArray[np.uint8]) -> None:
         try:
-            self._context = moderngl.create_standalone_context(backend="egl")
+            self._context = moderngl.create_context(standalone=True, backend="egl")  # type: ignore[arg-type]
         except Exception as error:  # moderngl raises bare Exception
-            raise ConfigError("off-screen OpenGL", got=error, expected="EGL with OpenGL 3.3",
-                              mend="sudo apt-get install libegl1 libgl1-mesa-dri") from error
+            raise ConfigError(
+                "off-screen OpenGL",
+                got=error,
+                expected="EGL with OpenGL 3.3",
+                mend="sudo apt-get install libegl1 libgl1-mesa-dri",
+            ) from error
         self._context.enable(moderngl.DEPTH_TEST)
         self._program = self._context.program(vertex_shader=VERTEX, fragment_shader=FRAGMENT)
-        self._shadow_program = self._context.program(vertex_shader=SHADOW_VERTEX, fragment_shader=SHADOW_FRAGMENT)
+        self._shadow_program = self._context.program(
+            vertex_shader=SHADOW_VERTEX, fragment_shader=SHADOW_FRAGMENT
+        )
         self._surfaces = self._texture_array(surfaces)
         self._no_texture = self._texture_array(np.full((1, TEXTURE_SIZE, TEXTURE_SIZE, 4), 255, np.uint8))
         self._shadow_map = self._context.depth_texture((SHADOW_SIZE, SHADOW_SIZE))
@@ -125,13 +135,18 @@ class Renderer:
             self._program[name] = unit
 
     def render(
-        self, items: list[Item], K: Float64Array, size_wh: tuple[int, int], light: Light, background: npt.ArrayLike
-        = (0.5, 0.5, 0.5), smooth: bool = True
+        self,
+        items: list[Item],
+        K: Float64Array,
+        size_wh: tuple[int, int],
+        light: Light,
+        background: npt.ArrayLike = (0.5, 0.5, 0.5),
+        smooth: bool = True,
     ) -> Rendering:
         """Draw `items` as the camera K of size_wh sees them.
 
-        With `smooth` the colour is drawn at twice the size and filtered by [1 2 1] / 4 around each pixel centre; depth
-        and ids are always single samples at the pixel centre (every second one of the same pass).
+        With `smooth` the colour is drawn at twice the size and filtered by [1 2 1] / 4 around each pixel
+        centre; depth and ids are always single samples at the pixel centre (every second one of the pass).
         """
         step = 2 if smooth else 1
         target = self._target((size_wh[0] * step, size_wh[1] * step))
@@ -140,12 +155,15 @@ class Renderer:
         target.framebuffer.clear()
         self._set_light(light, shadow_from_cam)
         self._program["clip_from_cam"] = _column_major(clip_from_cam(K, size_wh, step))
-        for item in sorted(items, key=lambda item: not item.casts_shadow):  # walls last: most of them is hidden by then
+        for item in sorted(
+            items, key=lambda item: not item.casts_shadow
+        ):  # walls last: most of them is hidden by then
             self._draw(item)
         return self._read(target, step, background)
 
-    def silhouettes(self, items: list[Item], K: Float64Array, size_wh: tuple[int, int], count: int
-                    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    def silhouettes(
+        self, items: list[Item], K: Float64Array, size_wh: tuple[int, int], count: int
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """Instance ids (H, W) with only the first `count` items drawn, and with all: what occludes them."""
         target = self._target(size_wh)
         target.framebuffer.use()
@@ -197,14 +215,17 @@ class Renderer:
         if mesh.name in self._uploaded:
             self._uploaded.move_to_end(mesh.name)
             return self._uploaded[mesh.name]
-        rows = np.hstack([mesh.vertices, mesh.normals, mesh.uv, mesh.layer[:, None], mesh.colour]).astype("f4")
+        rows = np.hstack([mesh.vertices, mesh.normals, mesh.uv, mesh.layer[:, None], mesh.colour]).astype(
+            "f4"
+        )
         vertices = self._context.buffer(rows.tobytes())
         indices = self._context.buffer(mesh.faces.astype("i4").tobytes())
         names = ("in_position", "in_normal", "in_uv", "in_layer", "in_colour")
         uploaded = _Uploaded(
             self._context.vertex_array(self._program, [(vertices, "3f 3f 2f 1f 3f", *names)], indices),
             self._context.vertex_array(self._shadow_program, [(vertices, "3f 36x", "in_position")], indices),
-            self._texture_array(mesh.textures) if len(mesh.textures) else None, [vertices, indices],
+            self._texture_array(mesh.textures) if len(mesh.textures) else None,
+            [vertices, indices],
         )
         self._uploaded[mesh.name] = uploaded
         if len(self._uploaded) > KEPT_MESHES:
@@ -213,14 +234,19 @@ class Renderer:
 
     def _texture_array(self, pictures: npt.NDArray[np.uint8]) -> moderngl.TextureArray:
         layers, height, width, channels = pictures.shape
-        texture = self._context.texture_array((width, height, layers), channels, np.ascontiguousarray(pictures).tobytes())
+        texture = self._context.texture_array(
+            (width, height, layers), channels, np.ascontiguousarray(pictures).tobytes()
+        )
         texture.build_mipmaps()
         texture.filter = (moderngl.LINEAR_MIPMAP_NEAREST, moderngl.LINEAR)
         return texture
 
     def _target(self, size_wh: tuple[int, int]) -> _Target:
         if size_wh not in self._targets:
-            colour, geometry = self._context.texture(size_wh, 4), self._context.texture(size_wh, 2, dtype="f4")
+            colour, geometry = (
+                self._context.texture(size_wh, 4),
+                self._context.texture(size_wh, 2, dtype="f4"),
+            )
             buffer = self._context.framebuffer([colour, geometry], self._context.depth_renderbuffer(size_wh))
             self._targets[size_wh] = _Target(buffer, colour, geometry)
         return self._targets[size_wh]
@@ -231,7 +257,8 @@ class Renderer:
         geometry = np.frombuffer(target.geometry.read(), np.float32).reshape(height, width, 2)[::step, ::step]
         if step == 2:
             kernel = np.array([0.25, 0.5, 0.25])
-            rgba = cv2.sepFilter2D(rgba, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)[::2, ::2]
+            filtered = cv2.sepFilter2D(rgba, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
+            rgba = np.asarray(filtered[::2, ::2], np.uint8)
         ground = np.multiply(255 - rgba[..., 3:], np.asarray(background, np.float32))
         rgb = np.minimum(rgba[..., :3] + ground, 255).astype(np.uint8)
         return Rendering(rgb, geometry[..., 0].copy(), (geometry[..., 1] * 255 + 0.5).astype(np.uint8))
@@ -240,8 +267,8 @@ class Renderer:
 def clip_from_cam(K: Float64Array, size_wh: tuple[int, int], step: int = 1) -> Float64Array:
     """(4, 4) OpenGL projection. Sample s of the picture drawn `step` times finer looks along pixel s / step.
 
-    Pixel u is column u + 0.5 of the viewport; v likewise with the first row at the viewport's lower edge, so that
-    reading the buffer needs no flip.
+    Pixel u is column u + 0.5 of the viewport; v likewise with the first row at the viewport's lower edge,
+    so that reading the buffer needs no flip.
     """
     width, height = size_wh[0] * step, size_wh[1] * step
     P = np.zeros((4, 4))

@@ -1,4 +1,4 @@
-"""Random scenes around one target object, given in the camera's frame: table, walls, clutter, fingers, light."""
+"""Random scenes around one target object, in the camera's frame: table, walls, clutter, light."""
 
 from __future__ import annotations
 
@@ -60,17 +60,31 @@ def sample_target(rng: np.random.Generator, library: MeshLibrary, heldout: bool,
     index = int(rng.choice(library.indices(heldout, procedural=bool(rng.random() < 0.4))))
     is_upright, diagonal_m = bool(rng.random() < 0.5), float(np.exp(rng.uniform(np.log(0.06), np.log(0.40))))
     R = _tilted_up(rng)[0] if is_upright else Rotation.random(random_state=rng).as_matrix()
-    look = _with_random_look(Item(library.mesh(index), np.eye(4), diagonal_m, TARGET), rng, num_surfaces, 0.12)
+    look = _with_random_look(
+        Item(library.mesh(index), np.eye(4), diagonal_m, TARGET), rng, num_surfaces, 0.12
+    )
     return Target(index, diagonal_m, is_upright, R, look)
 
 
-def sample_scene(rng: np.random.Generator, library: MeshLibrary, target: Target, heldout: bool, num_surfaces: int,
-                 crowded: bool = True) -> Scene:
+def sample_scene(
+    rng: np.random.Generator,
+    library: MeshLibrary,
+    target: Target,
+    heldout: bool,
+    num_surfaces: int,
+    crowded: bool = True,
+) -> Scene:
     """One view of the target: turned by 0 to 45 deg from its base orientation, in surroundings of its own.
 
     `crowded` False leaves fingers and occluders away.
     """
-    K = np.array([[rng.uniform(540, 660), 0, 319.5 + rng.uniform(-15, 15)], [0, 0, 239.5 + rng.uniform(-15, 15)], [0, 0, 1]])
+    K = np.array(
+        [
+            [rng.uniform(540, 660), 0, 319.5 + rng.uniform(-15, 15)],
+            [0, 0, 239.5 + rng.uniform(-15, 15)],
+            [0, 0, 1],
+        ]
+    )
     K[1, 1] = K[0, 0]
     T_cam_obj = _target_pose(rng, target, K)
     item = _placed(target.look, T_cam_obj)
@@ -100,14 +114,21 @@ def sample_light(rng: np.random.Generator, above: Float64Array) -> Light:
     tint = np.array([1 + warmth, 1.0, 1 - warmth])
     sun_r, sun_g, sun_b = strength * tint
     sky_r, sky_g, sky_b = sky / np.sqrt(tint)
-    return Light(direction, (sun_r, sun_g, sun_b), (sky_r, sky_g, sky_b), float(rng.uniform(0, 0.3)),
-                 float(rng.uniform(0.3, 0.95)))
+    return Light(
+        direction,
+        (sun_r, sun_g, sun_b),
+        (sky_r, sky_g, sky_b),
+        float(rng.uniform(0, 0.3)),
+        float(rng.uniform(0.3, 0.95)),
+    )
 
 
 def _tilted_up(rng: np.random.Generator) -> tuple[Float64Array, Float64Array]:
     """An upright orientation seen from 5 to 75 deg above: R_cam_obj and the up direction in the camera."""
     elevation = np.radians(rng.uniform(5, 75))
-    up = Rotation.from_euler("z", rng.normal(0, 10), degrees=True).apply([0, -np.cos(elevation), -np.sin(elevation)])
+    up = Rotation.from_euler("z", rng.normal(0, 10), degrees=True).apply(
+        [0, -np.cos(elevation), -np.sin(elevation)]
+    )
     return _frame_with_up(up, rng), up
 
 
@@ -145,12 +166,20 @@ def _placed(look: Item, T_cam_obj: Float64Array) -> Item:
 def _with_random_look(item: Item, rng: np.random.Generator, num_surfaces: int, reprinted: float) -> Item:
     red, green, blue = rng.uniform(0.75, 1.1, 3) if rng.random() < 0.5 else np.full(3, rng.uniform(0.7, 1.1))
     layer = int(rng.integers(num_surfaces)) if rng.random() < reprinted else -1
-    return Item(**{**item.__dict__, "tint": (red, green, blue), "print_layer": layer,
-                   "print_scale": float(rng.uniform(2, 14)),
-                   "shininess": (float(rng.uniform(0, 0.6) ** 2), float(rng.uniform(5, 60)))})
+    return Item(
+        **{
+            **item.__dict__,
+            "tint": (red, green, blue),
+            "print_layer": layer,
+            "print_scale": float(rng.uniform(2, 14)),
+            "shininess": (float(rng.uniform(0, 0.6) ** 2), float(rng.uniform(5, 60))),
+        }
+    )
 
 
-def _table(rng: np.random.Generator, up: Float64Array, floor: float, near: Float64Array, num_surfaces: int) -> Item:
+def _table(
+    rng: np.random.Generator, up: Float64Array, floor: float, near: Float64Array, num_surfaces: int
+) -> Item:
     T = np.eye(4)
     T[:3, :3] = _frame_with_up(up, rng)
     side = rng.uniform(0.5, 2.5)
@@ -169,8 +198,17 @@ def _wall(rng: np.random.Generator, hull_cam: Float64Array, num_surfaces: int) -
 
 def _surface(rng: np.random.Generator, T: Float64Array, side: float, num_surfaces: int) -> Item:
     red, green, blue = np.full(3, rng.uniform(0.5, 1.1))
-    return Item(_PLANE, T, side, 0, int(rng.integers(num_surfaces)), float(np.exp(rng.uniform(np.log(0.4), np.log(6)))),
-                (red, green, blue), (0.1 * rng.random(), 20.0), casts_shadow=False)
+    return Item(
+        _PLANE,
+        T,
+        side,
+        0,
+        int(rng.integers(num_surfaces)),
+        float(np.exp(rng.uniform(np.log(0.4), np.log(6)))),
+        (red, green, blue),
+        (0.1 * rng.random(), 20.0),
+        casts_shadow=False,
+    )
 
 
 def _random_clutter_mesh(rng: np.random.Generator, library: MeshLibrary, heldout: bool) -> int:
@@ -181,15 +219,27 @@ def _random_clutter_mesh(rng: np.random.Generator, library: MeshLibrary, heldout
     return index
 
 
-def _clutter(rng: np.random.Generator, library: MeshLibrary, target: Target, hull_cam: Float64Array, up: Float64Array,
-             floor: float, heldout: bool, num_surfaces: int) -> list[Item]:
+def _clutter(
+    rng: np.random.Generator,
+    library: MeshLibrary,
+    target: Target,
+    hull_cam: Float64Array,
+    up: Float64Array,
+    floor: float,
+    heldout: bool,
+    num_surfaces: int,
+) -> list[Item]:
     """Objects standing on the same table, a third of them touching the target, some of them its twins."""
     items = []
     centre = hull_cam.mean(axis=0)
     for number in range(int(rng.integers(0, 7))):
         is_twin = rng.random() < 0.1
         index = target.index if is_twin else _random_clutter_mesh(rng, library, heldout)
-        size = target.diagonal_m if is_twin else float(np.clip(target.diagonal_m * np.exp(rng.normal(0, 0.45)), 0.04, 0.5))
+        size = (
+            target.diagonal_m
+            if is_twin
+            else float(np.clip(target.diagonal_m * np.exp(rng.normal(0, 0.45)), 0.04, 0.5))
+        )
         R = _frame_with_up(up, rng)
         hull = library.hull(index) * size @ R.T
         across = np.cross(up, rng.normal(size=3))
@@ -202,11 +252,15 @@ def _clutter(rng: np.random.Generator, library: MeshLibrary, target: Target, hul
         if T[2, 3] - (hull[:, 2].max() - hull[:, 2].min()) / 2 > 0.12:
             item = Item(library.mesh(index), T, size, TARGET + 1 + number)
             same = _placed(Item(**{**target.look.__dict__, "instance": TARGET + 1 + number}), T)
-            items.append(same if is_twin and rng.random() < 0.5 else _with_random_look(item, rng, num_surfaces, 0.15))
+            items.append(
+                same if is_twin and rng.random() < 0.5 else _with_random_look(item, rng, num_surfaces, 0.15)
+            )
     return items
 
 
-def _fingers(rng: np.random.Generator, library: MeshLibrary, target: Target, T_cam_obj: Float64Array) -> list[Item]:
+def _fingers(
+    rng: np.random.Generator, library: MeshLibrary, target: Target, T_cam_obj: Float64Array
+) -> list[Item]:
     """A hand of capsules: they touch the object at its outline and leave to one side."""
     skin = np.array([0.95, 0.72, 0.6]) * rng.uniform(0.35, 1.15) * rng.uniform(0.9, 1.1, 3)
     if rng.random() < 0.3:
@@ -225,12 +279,20 @@ def _fingers(rng: np.random.Generator, library: MeshLibrary, target: Target, T_c
         length, thickness = rng.uniform(0.07, 0.13), rng.uniform(0.012, 0.02)
         T = np.eye(4)
         T[:3, :3], T[:3, 3] = _frame_with_up(direction, rng), tip + direction * length * 0.5
-        items.append(Item(_FINGER, T, (thickness / 0.24, length, thickness / 0.24), 250, tint=(red, green, blue)))
+        items.append(
+            Item(_FINGER, T, (thickness / 0.24, length, thickness / 0.24), 250, tint=(red, green, blue))
+        )
     return items
 
 
-def _occluder(rng: np.random.Generator, library: MeshLibrary, target: Target, hull_cam: Float64Array, heldout: bool,
-              num_surfaces: int) -> Item:
+def _occluder(
+    rng: np.random.Generator,
+    library: MeshLibrary,
+    target: Target,
+    hull_cam: Float64Array,
+    heldout: bool,
+    num_surfaces: int,
+) -> Item:
     """Something between camera and object, beside the line of sight."""
     index = _random_clutter_mesh(rng, library, heldout)
     goal = hull_cam[rng.integers(len(hull_cam))]

@@ -15,12 +15,14 @@ DISPARITY_STEP_PX = 1 / 5
 MAX_RANGE_M = 2.0
 
 
-def sensed_depth_mm(depth_m: Float32Array, K: Float64Array, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
+def sensed_depth_mm(
+    depth_m: Float32Array, K: Float64Array, rng: np.random.Generator
+) -> npt.NDArray[np.uint16]:
     """(H, W) uint16 millimetres, 0 = none, from a perfect (H, W) depth in metres.
 
-    Noise and steps are constant in disparity, so they grow with z squared, and the noise is smooth over some pixels as
-    block matching makes it; pixels that the second imager cannot see (left of a nearer thing) and most pixels at depth edges
-    are missing, so are some spots.
+    Noise and steps are constant in disparity, so they grow with z squared, and the noise is smooth over some
+    pixels as block matching makes it. Missing are pixels that the second imager cannot see (left of a nearer
+    thing), most pixels at depth edges, and some spots.
     """
     height, width = depth_m.shape
     coarse = rng.normal(size=(height // 8, width // 8)).astype(np.float32)
@@ -43,7 +45,9 @@ def sensed_rgb(rgb: Uint8Array, rng: np.random.Generator, noise: float = 0.8) ->
 
 
 def _hidden_from_second_imager(depth_m: Float32Array, K: Float64Array) -> npt.NDArray[np.bool_]:
-    """Pixel u lands at u - d in the second imager; it is hidden where something to its right lands left of that."""
+    """Pixel u lands at u - d in the second imager; it is hidden where something to its right lands left of
+    that.
+    """
     disparity = K[0, 0] * BASELINE_M / np.where(depth_m > 0, depth_m, np.inf)
     landing = np.arange(depth_m.shape[1]) - disparity
     leftmost = np.minimum.accumulate(landing[:, ::-1], axis=1)[:, ::-1]

@@ -54,8 +54,10 @@ void main() {
     if (dot(n, to_eye) < 0.0) n = -n;
     float lit = max(dot(n, to_sun), 0.0);
     float blocked = 0.0;
-    if (fill_and_shadow.y > 0.0 && all(greaterThan(shadow_at, vec3(0.0))) && all(lessThan(shadow_at, vec3(1.0))))
-        blocked = fill_and_shadow.y * (1.0 - texture(shadow_map, shadow_at - vec3(0.0, 0.0, 0.006 + 0.01 * (1.0 - lit))));
+    if (fill_and_shadow.y > 0.0 && all(greaterThan(shadow_at, vec3(0.0))) && all(lessThan(shadow_at,
+    vec3(1.0))))
+        blocked = fill_and_shadow.y
+            * (1.0 - texture(shadow_map, shadow_at - vec3(0.0, 0.0, 0.006 + 0.01 * (1.0 - lit))));
     float gloss = look.z * pow(max(dot(n, normalize(to_sun + to_eye)), 0.0), look.w);
     vec3 light = ambient + fill_and_shadow.x * max(dot(n, to_eye), 0.0) + sun * lit * (1.0 - blocked);
     out_colour = vec4(base * tint * light + sun * gloss * (1.0 - blocked), 1.0);

@@ -15,7 +15,9 @@ Arrays = dict[str, Any]
 
 
 def procedural_mesh(seed: int, words: tuple[str, ...] = (), kind: str | None = None) -> Mesh:
-    """The object of this seed, always the same; `kind` one of KINDS, `words` printed on it instead of random letters."""
+    """The object of this seed, always the same; `kind` one of KINDS, `words` printed on it instead of random
+    letters.
+    """
     rng = np.random.default_rng([20, seed])
     drawn = KINDS[rng.integers(len(KINDS))]
     kind = kind or drawn
@@ -27,8 +29,13 @@ def plane_mesh() -> Mesh:
     """A square of side 1 in x, z with normal +y. Not centred in a box of diagonal 1: for tables and walls."""
     corners = np.array([[-0.5, 0, -0.5], [0.5, 0, -0.5], [0.5, 0, 0.5], [-0.5, 0, 0.5]], np.float32)
     return Mesh(
-        "plane", corners, np.tile(np.array([[0, 1, 0]], np.float32), (4, 1)), corners[:, [0, 2]] + 0.5,
-        np.full((4, 3), 0.7, np.float32), np.full(4, -1, np.float32), np.array([[0, 2, 1], [0, 3, 2]], np.int32),
+        "plane",
+        corners,
+        np.tile(np.array([[0, 1, 0]], np.float32), (4, 1)),
+        corners[:, [0, 2]] + 0.5,
+        np.full((4, 3), 0.7, np.float32),
+        np.full(4, -1, np.float32),
+        np.array([[0, 2, 1], [0, 3, 2]], np.int32),
         np.zeros((0, TEXTURE_SIZE, TEXTURE_SIZE, 4), np.uint8),
     )
 
@@ -36,11 +43,12 @@ def plane_mesh() -> Mesh:
 def capsule_mesh() -> Mesh:
     """A finger: a cylinder with round ends along y, length 1, radius 0.12 (to be scaled per axis)."""
     bend = np.linspace(0, np.pi / 2, 5)
-    profile = [*zip(0.12 * np.sin(bend), -0.38 - 0.12 * np.cos(bend), strict=True),
-               *zip(0.12 * np.cos(bend), 0.38 + 0.12 * np.sin(bend), strict=True)]
+    profile = [
+        *zip(0.12 * np.sin(bend), -0.38 - 0.12 * np.cos(bend), strict=True),
+        *zip(0.12 * np.cos(bend), 0.38 + 0.12 * np.sin(bend), strict=True),
+    ]
     arrays = _revolved(np.array(profile), 16, layer=-1, colour=(0.8, 0.6, 0.5))
-    return Mesh("capsule", *(arrays[key] for key in ("vertices", "normals", "uv", "colour", "layer", "faces")),
-                textures=_stack([]))
+    return Mesh("capsule", **arrays, textures=_stack([]))
 
 
 def _stack(pictures: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
@@ -64,7 +72,9 @@ def _box(rng: np.random.Generator, words: tuple[str, ...]) -> Arrays:
     return arrays
 
 
-def _cuboid(half: npt.NDArray[np.float64], layers: list[int], colour: npt.ArrayLike = (0.7, 0.7, 0.7)) -> Arrays:
+def _cuboid(
+    half: npt.NDArray[np.float64], layers: list[int], colour: npt.ArrayLike = (0.7, 0.7, 0.7)
+) -> Arrays:
     """Six faces in the order -x +x -y +y -z +z; prints stand upright on the four sides."""
     vertices, normals, uv = [], [], []
     for axis in range(3):
@@ -77,14 +87,24 @@ def _cuboid(half: npt.NDArray[np.float64], layers: list[int], colour: npt.ArrayL
                 vertices.append((normal + (2 * u - 1) * right + (1 - 2 * v) * up) * half)
                 normals.append(normal)
                 uv.append((0.002 + 0.996 * u, 0.002 + 0.996 * v))
-    faces = [[4 * side + a, 4 * side + b, 4 * side + c] for side in range(6) for a, b, c in ((0, 1, 2), (0, 2, 3))]
-    return {"vertices": np.array(vertices), "normals": np.array(normals), "uv": np.array(uv), "faces": np.array(faces),
-            "colour": np.tile(np.asarray(colour, np.float64), (24, 1)),
-            "layer": np.repeat(np.array(layers, np.float64), 4)}
+    faces = [
+        [4 * side + a, 4 * side + b, 4 * side + c] for side in range(6) for a, b, c in ((0, 1, 2), (0, 2, 3))
+    ]
+    return {
+        "vertices": np.array(vertices),
+        "normals": np.array(normals),
+        "uv": np.array(uv),
+        "faces": np.array(faces),
+        "colour": np.tile(np.asarray(colour, np.float64), (24, 1)),
+        "layer": np.repeat(np.array(layers, np.float64), 4),
+    }
 
 
 def _revolved(
-    profile: npt.NDArray[np.float64], segments: int = 48, layer: int = 0, colour: npt.ArrayLike = (0.7, 0.7, 0.7)
+    profile: npt.NDArray[np.float64],
+    segments: int = 48,
+    layer: int = 0,
+    colour: npt.ArrayLike = (0.7, 0.7, 0.7),
 ) -> Arrays:
     """Turn (radius, height) points around y. The texture goes once around; its rows follow the arc length."""
     turn = np.linspace(0, 2 * np.pi, segments + 1)
@@ -100,20 +120,32 @@ def _revolved(
 
     uv = np.stack(np.meshgrid(1 - turn / (2 * np.pi), 1 - arc / max(arc[-1], 1e-9)), -1).reshape(-1, 2)
     first = (np.arange(len(profile) - 1)[:, None] * (segments + 1) + np.arange(segments)).ravel()
-    faces = np.concatenate([np.stack([first, first + segments + 1, first + 1], 1),
-                            np.stack([first + 1, first + segments + 1, first + segments + 2], 1)])
+    faces = np.concatenate(
+        [
+            np.stack([first, first + segments + 1, first + 1], 1),
+            np.stack([first + 1, first + segments + 1, first + segments + 2], 1),
+        ]
+    )
     count = len(uv)
-    return {"vertices": swept(profile).astype(np.float32), "normals": swept(outward).astype(np.float32),
-            "uv": uv.astype(np.float32), "faces": faces.astype(np.int32),
-            "colour": np.tile(np.asarray(colour, np.float32), (count, 1)),
-            "layer": np.full(count, layer, np.float32)}
+    return {
+        "vertices": swept(profile).astype(np.float32),
+        "normals": swept(outward).astype(np.float32),
+        "uv": uv.astype(np.float32),
+        "faces": faces.astype(np.int32),
+        "colour": np.tile(np.asarray(colour, np.float32), (count, 1)),
+        "layer": np.full(count, layer, np.float32),
+    }
 
 
 def _joined(parts: list[Arrays], pictures: list[npt.NDArray[np.uint8]]) -> Arrays:
     offsets = np.cumsum([0, *(len(part["vertices"]) for part in parts[:-1])])
-    whole: Arrays = {key: np.concatenate([part[key] for part in parts])
-                     for key in ("vertices", "normals", "uv", "colour", "layer")}
-    whole["faces"] = np.concatenate([part["faces"] + shift for part, shift in zip(parts, offsets, strict=True)])
+    whole: Arrays = {
+        key: np.concatenate([part[key] for part in parts])
+        for key in ("vertices", "normals", "uv", "colour", "layer")
+    }
+    whole["faces"] = np.concatenate(
+        [part["faces"] + shift for part, shift in zip(parts, offsets, strict=True)]
+    )
     whole["textures"] = _stack(pictures)
     return whole
 
@@ -127,8 +159,20 @@ def _can(rng: np.random.Generator, words: tuple[str, ...]) -> Arrays:
     neck = radius * rng.uniform(0.8, 1.0)
     side = _revolved(np.array([[radius, 0.05], [radius, height - 0.05]]), 40)
     lower = _revolved(np.array([[0, 0.02], [neck * 0.9, 0.02], [neck, 0.0], [radius, 0.05]]), 40, -1, metal)
-    upper = _revolved(np.array([[radius, height - 0.05], [neck, height], [neck * 0.92, height], [neck * 0.9, height - 0.04],
-                                [0, height - 0.04]]), 40, -1, metal)
+    upper = _revolved(
+        np.array(
+            [
+                [radius, height - 0.05],
+                [neck, height],
+                [neck * 0.92, height],
+                [neck * 0.9, height - 0.04],
+                [0, height - 0.04],
+            ]
+        ),
+        40,
+        -1,
+        metal,
+    )
     return _joined([side, lower, upper], [_picture(rng, words)])
 
 
@@ -137,7 +181,9 @@ def _bottle(rng: np.random.Generator, words: tuple[str, ...]) -> Arrays:
     body, cap = _colour(rng), _colour(rng)
     top = min(shoulder + rng.uniform(0.08, 0.25), 0.88)
     bend = np.linspace(0, np.pi / 2, 7)
-    dome = np.column_stack([neck + (radius - neck) * np.cos(bend), shoulder + (top - shoulder) * np.sin(bend)])
+    dome = np.column_stack(
+        [neck + (radius - neck) * np.cos(bend), shoulder + (top - shoulder) * np.sin(bend)]
+    )
     label = sorted(rng.uniform(0.05, shoulder, 2))
     label[1] = max(label[1], min(label[0] + 0.15, shoulder))
     parts = [
@@ -157,15 +203,19 @@ def _vessel(rng: np.random.Generator, outer: npt.NDArray[np.float64], words: tup
     inner[:, 1] = np.maximum(inner[:, 1], outer[0, 1] + wall)
     foot = np.array([[0, outer[0, 1]], outer[0]])
     plain = _colour(rng)
-    return [_revolved(outer, 40, 0 if rng.random() < 0.8 or words else -1, plain),
-            _revolved(np.vstack([outer[-1], inner]), 40, -1, plain if rng.random() < 0.5 else _colour(rng)),
-            _revolved(foot, 40, -1, plain)]
+    return [
+        _revolved(outer, 40, 0 if rng.random() < 0.8 or words else -1, plain),
+        _revolved(np.vstack([outer[-1], inner]), 40, -1, plain if rng.random() < 0.5 else _colour(rng)),
+        _revolved(foot, 40, -1, plain),
+    ]
 
 
 def _bowl(rng: np.random.Generator, words: tuple[str, ...]) -> Arrays:
     bend = np.linspace(0.0, np.pi / 2, 10)
     foot, depth = rng.uniform(0.2, 0.5), rng.uniform(0.25, 0.9)
-    outer = np.column_stack([foot + (1 - foot) * np.sin(bend) ** rng.uniform(0.6, 1.5), depth * (1 - np.cos(bend))])
+    outer = np.column_stack(
+        [foot + (1 - foot) * np.sin(bend) ** rng.uniform(0.6, 1.5), depth * (1 - np.cos(bend))]
+    )
     return _joined(_vessel(rng, outer, words), [_picture(rng, words)])
 
 
@@ -176,9 +226,16 @@ def _mug(rng: np.random.Generator, words: tuple[str, ...]) -> Arrays:
     parts = _vessel(rng, outer, words)
     bend = np.linspace(-np.pi / 2, np.pi / 2, 14)
     reach, height = rng.uniform(0.2, 0.35), rng.uniform(0.25, 0.36)
-    path = np.column_stack([radius * min(taper, 1) - 0.03 + reach * np.cos(bend), 0.5 + height * np.sin(bend),
-                            np.zeros_like(bend)])
-    parts.append(_tube(path, rng.uniform(0.035, 0.06), _colour(rng) if rng.random() < 0.3 else parts[0]["colour"][0]))
+    path = np.column_stack(
+        [
+            radius * min(taper, 1) - 0.03 + reach * np.cos(bend),
+            0.5 + height * np.sin(bend),
+            np.zeros_like(bend),
+        ]
+    )
+    parts.append(
+        _tube(path, rng.uniform(0.035, 0.06), _colour(rng) if rng.random() < 0.3 else parts[0]["colour"][0])
+    )
     return _joined(parts, [_picture(rng, words)])
 
 
@@ -190,17 +247,27 @@ def _tube(path: npt.NDArray[np.float64], radius: float, colour: npt.ArrayLike, s
     turn = np.linspace(0, 2 * np.pi, segments + 1)
     normals = side[:, None] * np.cos(turn)[:, None] + np.array([0.0, 0, 1]) * np.sin(turn)[:, None]
     first = (np.arange(len(path) - 1)[:, None] * (segments + 1) + np.arange(segments)).ravel()
-    faces = np.concatenate([np.stack([first, first + 1, first + segments + 1], 1),
-                            np.stack([first + 1, first + segments + 2, first + segments + 1], 1)])
+    faces = np.concatenate(
+        [
+            np.stack([first, first + 1, first + segments + 1], 1),
+            np.stack([first + 1, first + segments + 2, first + segments + 1], 1),
+        ]
+    )
     count = normals.shape[0] * normals.shape[1]
-    return {"vertices": (path[:, None] + radius * normals).reshape(-1, 3), "normals": normals.reshape(-1, 3),
-            "uv": np.zeros((count, 2)), "colour": np.tile(np.asarray(colour), (count, 1)),
-            "layer": np.full(count, -1.0), "faces": faces}
+    return {
+        "vertices": (path[:, None] + radius * normals).reshape(-1, 3),
+        "normals": normals.reshape(-1, 3),
+        "uv": np.zeros((count, 2)),
+        "colour": np.tile(np.asarray(colour), (count, 1)),
+        "layer": np.full(count, -1.0),
+        "faces": faces,
+    }
 
 
 def _blocks(rng: np.random.Generator, words: tuple[str, ...]) -> Arrays:
     """Two to four cuboids stuck together: a toy, a device, a part."""
-    parts, pictures = [], []
+    parts: list[Arrays] = []
+    pictures: list[npt.NDArray[np.uint8]] = []
     for index in range(int(rng.integers(2, 5))):
         printed = rng.random() < 0.5
         half = rng.uniform(0.08, 0.5, 3)

@@ -11,20 +11,38 @@ import numpy.typing as npt
 SIZE = 256
 Picture = npt.NDArray[np.uint8]
 Painter = Callable[[np.random.Generator], npt.NDArray[np.float64]]
-_FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_TRIPLEX, cv2.FONT_HERSHEY_COMPLEX,
-          cv2.FONT_HERSHEY_SCRIPT_COMPLEX)
+_FONTS = (
+    cv2.FONT_HERSHEY_SIMPLEX,
+    cv2.FONT_HERSHEY_DUPLEX,
+    cv2.FONT_HERSHEY_TRIPLEX,
+    cv2.FONT_HERSHEY_COMPLEX,
+    cv2.FONT_HERSHEY_SCRIPT_COMPLEX,
+)
 _LETTERS = "AABCDEEFGHIIKLMNOOPRSTUVWXZ"
 
 
 def random_colour(rng: np.random.Generator, strength: float = 1.0) -> npt.NDArray[np.float64]:
     """(3,) RGB in [0, 255]; `strength` 0 is grey, 1 any saturation."""
-    hsv = np.array([[[rng.uniform(0, 180), 255 * strength * rng.beta(1.0, 1.3), 255 * rng.uniform(0.08, 1.0)]]])
-    return cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)[0, 0].astype(np.float64)
+    hsv = np.array(
+        [[[rng.uniform(0, 180), 255 * strength * rng.beta(1.0, 1.3), 255 * rng.uniform(0.08, 1.0)]]]
+    )
+    return np.asarray(cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)[0, 0], np.float64)
 
 
 def surface_texture(rng: np.random.Generator) -> Picture:
     """(256, 256, 3) uint8 of a table, wall, floor, cloth or nothing nameable."""
-    painters: tuple[Painter, ...] = (_noise, _noise, _wood, _wood, _checkers, _stripes, _tiles, _collage, _plain, _speckle)
+    painters: tuple[Painter, ...] = (
+        _noise,
+        _noise,
+        _wood,
+        _wood,
+        _checkers,
+        _stripes,
+        _tiles,
+        _collage,
+        _plain,
+        _speckle,
+    )
     picture = painters[rng.integers(len(painters))](rng)
     if rng.random() < 0.5:
         picture = picture * (0.75 + 0.5 * octaves(rng, 2, 6)[..., None])
@@ -61,7 +79,7 @@ def octaves(rng: np.random.Generator, low: int, high: int) -> npt.NDArray[np.flo
         cells = rng.random((2**power, 2**power)).astype(np.float32)
         total += cv2.resize(cells, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC) * 0.6 ** (power - low)
     low_value, high_value = np.percentile(total, (2, 98))
-    return np.clip((total - low_value) / (high_value - low_value), 0, 1)
+    return np.asarray(np.clip((total - low_value) / (high_value - low_value), 0, 1))
 
 
 def _blend(weight: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -87,7 +105,8 @@ def _wood(rng: np.random.Generator) -> npt.NDArray[np.float64]:
     grain = cv2.resize(rng.random((64, 4)).astype(np.float32), (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
     rings = 0.5 + 0.5 * np.sin(2 * np.pi * (rng.uniform(2, 9) * octaves(rng, 1, 3) + 2 * grain))
     dark = np.array([rng.uniform(60, 150), rng.uniform(35, 95), rng.uniform(15, 60)])
-    return dark + (np.minimum(dark * rng.uniform(1.2, 2.2), 245) - dark) * (0.6 * rings + 0.4 * grain)[..., None]
+    light = np.minimum(dark * rng.uniform(1.2, 2.2), 245)
+    return np.asarray(dark + (light - dark) * (0.6 * rings + 0.4 * grain)[..., None])
 
 
 def _checkers(rng: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -98,7 +117,9 @@ def _checkers(rng: np.random.Generator) -> npt.NDArray[np.float64]:
 def _stripes(rng: np.random.Generator) -> npt.NDArray[np.float64]:
     row, column = np.indices((SIZE, SIZE)) / SIZE
     wave = np.sin(2 * np.pi * (rng.integers(0, 9) * row + rng.integers(1, 13) * column))
-    return _blend(wave * 0.5 + 0.5 if rng.random() < 0.4 else (wave > rng.uniform(-0.7, 0.7)).astype(np.float64), rng)
+    return _blend(
+        wave * 0.5 + 0.5 if rng.random() < 0.4 else (wave > rng.uniform(-0.7, 0.7)).astype(np.float64), rng
+    )
 
 
 def _tiles(rng: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -139,7 +160,9 @@ def _draw_shape(image: Picture, rng: np.random.Generator) -> None:
         cv2.fillPoly(image, [corners.astype(np.int32)], _ink(rng), cv2.LINE_AA)
     elif kind == 2:
         axes = (radius, int(rng.integers(4, radius + 1)))
-        cv2.ellipse(image, (int(centre[0]), int(centre[1])), axes, rng.uniform(0, 180), 0, 360, _ink(rng), fill)
+        cv2.ellipse(
+            image, (int(centre[0]), int(centre[1])), axes, rng.uniform(0, 180), 0, 360, _ink(rng), fill
+        )
     else:
         end = centre + rng.integers(-80, 80, 2)
         cv2.rectangle(image, (int(centre[0]), int(centre[1])), (int(end[0]), int(end[1])), _ink(rng), fill)
@@ -149,7 +172,10 @@ def _draw_text(image: Picture, rng: np.random.Generator, words: tuple[str, ...])
     made = "".join(rng.choice(list(_LETTERS), rng.integers(2, 9)))
     text = words[rng.integers(len(words))] if words else made
     size, thickness = rng.uniform(0.5, 2.6), int(rng.integers(1, 6))
-    font, origin = _FONTS[rng.integers(len(_FONTS))], (int(rng.integers(-20, 120)), int(rng.integers(25, SIZE)))
+    font, origin = (
+        _FONTS[rng.integers(len(_FONTS))],
+        (int(rng.integers(-20, 120)), int(rng.integers(25, SIZE))),
+    )
     for line in range(int(rng.integers(1, 4)) if size < 1 else 1):
         below = (origin[0], origin[1] + int(line * 32 * size))
         cv2.putText(image, text, below, font, size, _ink(rng), thickness, cv2.LINE_AA)

@@ -46,9 +46,9 @@ View = dict[str, Any]
 class ViewDataset:
     """Rendered views, memory-mapped.
 
-    A view holds rgb (128, 128, 3) uint8, depth (128, 128) uint16 in 0.1 mm (0 none), mask (128, 128) uint8 (255 on the
-    visible target), K (3, 3) of the crop, T_cam_obj (4, 4) (centred tight box, y up, metres), diagonal_m, mesh index,
-    cluster, symmetry fold about y (0 continuous) and the visible share of the target.
+    A view holds rgb (128, 128, 3) uint8, depth (128, 128) uint16 in 0.1 mm (0 none), mask (128, 128) uint8
+    (255 on the visible target), K (3, 3) of the crop, T_cam_obj (4, 4) (centred tight box, y up, metres),
+    diagonal_m, mesh index, cluster, symmetry fold about y (0 continuous) and the target's visible share.
 
     Attributes:
         shards: per shard a mapping of field name to array.
@@ -61,9 +61,15 @@ class ViewDataset:
     def __init__(self, folder: Path) -> None:
         shards = sorted(path for path in folder.glob("shard_*") if path.suffix != ".partial")
         if not shards:
-            raise ConfigError(f"rendered views in {folder}", got="no shard", expected="shard_00000 and more",
-                              mend=f"nocsfm render --out {folder}")
-        self.shards = [{name: np.load(path / f"{name}.npy", mmap_mode="r") for name in FIELDS} for path in shards]
+            raise ConfigError(
+                f"rendered views in {folder}",
+                got="no shard",
+                expected="shard_00000 and more",
+                mend=f"nocsfm render --out {folder}",
+            )
+        self.shards = [
+            {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in FIELDS} for path in shards
+        ]
         self._starts = np.cumsum([0, *(len(shard["mesh"]) for shard in self.shards)])
         listed = json.loads((folder / "meshes.json").read_text(encoding="utf-8"))
         self.mesh_names: list[str] = [mesh["name"] for mesh in listed]
@@ -92,8 +98,9 @@ class RenderJob:
     clusters_per_shard: int = 500
 
 
-def render_views(job: RenderJob, workers: int = 2, on_shard: Callable[[int, int], None] = lambda done, total: None
-                 ) -> None:
+def render_views(
+    job: RenderJob, workers: int = 2, on_shard: Callable[[int, int], None] = lambda done, total: None
+) -> None:
     """Render all shards that are not there yet; same seed, same pictures, however many workers.
 
     Args:
@@ -114,8 +121,13 @@ def render_views(job: RenderJob, workers: int = 2, on_shard: Callable[[int, int]
             on_shard(done, total)
 
 
-def render_cluster(rng: np.random.Generator, library: MeshLibrary, renderer: Renderer, heldout: bool,
-                   num_views: int = VIEWS_PER_CLUSTER) -> list[View]:
+def render_cluster(
+    rng: np.random.Generator,
+    library: MeshLibrary,
+    renderer: Renderer,
+    heldout: bool,
+    num_views: int = VIEWS_PER_CLUSTER,
+) -> list[View]:
     """Views of one random target; "cluster" is left for the caller to fill."""
     while True:
         target = sample_target(rng, library, heldout, NUM_SURFACES)
@@ -128,8 +140,9 @@ def render_cluster(rng: np.random.Generator, library: MeshLibrary, renderer: Ren
                 return views
 
 
-def render_crop(rng: np.random.Generator, renderer: Renderer, scene: Scene, target: Target, hull: Float64Array
-                ) -> View | None:
+def render_crop(
+    rng: np.random.Generator, renderer: Renderer, scene: Scene, target: Target, hull: Float64Array
+) -> View | None:
     """The target's crop, or None where too little of it is seen."""
     T_cam_obj = scene.items[0].T_cam_obj
     points = hull * target.diagonal_m @ T_cam_obj[:3, :3].T + T_cam_obj[:3, 3]
@@ -150,8 +163,13 @@ def render_crop(rng: np.random.Generator, renderer: Renderer, scene: Scene, targ
         return None
     A = crop_matrix((low + high) / 2 + rng.uniform(-0.12, 0.12, 2) * side, side, CROP_SIZE)
     return _picture_of(renderer, scene, A) | {
-        "K": A @ scene.K, "T_cam_obj": T_cam_obj, "diagonal_m": target.diagonal_m, "mesh": target.index,
-        "fold": scene.items[0].mesh.fold if scene.items[0].print_layer < 0 else 1, "visible": visible}
+        "K": A @ scene.K,
+        "T_cam_obj": T_cam_obj,
+        "diagonal_m": target.diagonal_m,
+        "mesh": target.index,
+        "fold": scene.items[0].mesh.fold if scene.items[0].print_layer < 0 else 1,
+        "visible": visible,
+    }
 
 
 def crop_matrix(centre_uv: npt.ArrayLike, side: float, size: int) -> Float64Array:
@@ -161,7 +179,9 @@ def crop_matrix(centre_uv: npt.ArrayLike, side: float, size: int) -> Float64Arra
     return np.array([[scale, 0, offset[0]], [0, scale, offset[1]], [0, 0, 1]])
 
 
-def inside_frame(A_crop_image: Float64Array, size: int, size_wh: tuple[int, int] = FRAME_WH) -> npt.NDArray[np.bool_]:
+def inside_frame(
+    A_crop_image: Float64Array, size: int, size_wh: tuple[int, int] = FRAME_WH
+) -> npt.NDArray[np.bool_]:
     """(size, size) bool: crop pixels that lie in the picture."""
     grid = (np.arange(size)[:, None] - A_crop_image[:2, 2]) / A_crop_image[0, 0]
     inside = (grid > -0.5) & (grid < np.asarray(size_wh) - 0.5)
@@ -169,11 +189,16 @@ def inside_frame(A_crop_image: Float64Array, size: int, size_wh: tuple[int, int]
 
 
 def _picture_of(renderer: Renderer, scene: Scene, A_crop_image: Float64Array) -> View:
-    picture = renderer.render(scene.items, A_crop_image @ scene.K, (CROP_SIZE, CROP_SIZE), scene.light, scene.background)
+    picture = renderer.render(
+        scene.items, A_crop_image @ scene.K, (CROP_SIZE, CROP_SIZE), scene.light, scene.background
+    )
     inside = inside_frame(A_crop_image, CROP_SIZE)
     depth = np.where(inside & (picture.depth_m < 6.5), picture.depth_m / DEPTH_UNIT_M + 0.5, 0)
-    return {"rgb": picture.rgb * inside[..., None], "depth": depth.astype(np.uint16),
-            "mask": np.where(inside & (picture.instance == TARGET), 255, 0).astype(np.uint8)}
+    return {
+        "rgb": picture.rgb * inside[..., None],
+        "depth": depth.astype(np.uint16),
+        "mask": np.where(inside & (picture.instance == TARGET), 255, 0).astype(np.uint8),
+    }
 
 
 def _shard_path(job: RenderJob, index: int) -> Path:

@@ -14,7 +14,7 @@ from nocsfm_ros import visualization
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.evaluation.summary import OCCLUDED_FRACTION, FrameScore
 from nocsfm_ros.geometry.crops import box_from_mask, crop_frame, square_box
-from nocsfm_ros.types import BoxXywh, TrackState, Uint8Array
+from nocsfm_ros.types import BoxXywh, Float64Array, TrackState, Uint8Array
 
 VIDEO_HZ = 15.0
 SHEET_COLUMNS = 8
@@ -110,14 +110,6 @@ def plot(scores: Sequence[FrameScore], path: Path) -> None:
     done = np.array([score.result is not None for score in scores])
     confidence = [score.result.confidence for score in scores if score.result is not None]
     states = [score.result.state for score in scores if score.result is not None]
-    spans = (
-        (np.array([score.is_gone for score in scores]), "0.75", "out of view"),
-        (
-            np.array([score.hidden_fraction > OCCLUDED_FRACTION for score in scores]),
-            "moccasin",
-            "partly hidden",
-        ),
-    )
     figure, axes = pyplot.subplots(5, 1, figsize=(10, 9), sharex=True, height_ratios=(3, 3, 2, 2, 1.3))
     curves: tuple[tuple[list[float], str, float], ...] = (
         ([score.rot_err_deg for score in scores], "rotation error (deg)", 10.0),
@@ -149,14 +141,26 @@ def plot(scores: Sequence[FrameScore], path: Path) -> None:
         xlabel="time (s)",
         xlim=(time_s[0] - 0.1, time_s[-1] + 0.1),
     )
+    _shade(axes, time_s, scores)
+    axes[0].legend(loc="upper right", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _shade(axes: Any, time_s: Float64Array, scores: Sequence[FrameScore]) -> None:
+    """Mark when the object is out of view or partly hidden."""
+    gone = np.array([score.is_gone for score in scores])
+    hidden = np.array([score.hidden_fraction > OCCLUDED_FRACTION for score in scores])
     for axis in axes:
-        for where, colour, label in spans:
+        for where, colour, label in ((gone, "0.75", "out of view"), (hidden, "moccasin", "partly hidden")):
+            transform = axis.get_xaxis_transform()
             axis.fill_between(
                 time_s,
                 0,
                 1,
                 where=where,
-                transform=axis.get_xaxis_transform(),
+                transform=transform,
                 color=colour,
                 step="mid",
                 label=label,
@@ -164,10 +168,6 @@ def plot(scores: Sequence[FrameScore], path: Path) -> None:
                 zorder=0,
             )
         axis.grid(alpha=0.3)
-    axes[0].legend(loc="upper right", fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
 
 
 def write_png(picture: Uint8Array, path: Path) -> None:

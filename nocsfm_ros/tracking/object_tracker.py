@@ -45,9 +45,9 @@ class ObjectTracker:
 
     def update(self, frame: RgbdFrame) -> Track:
         """Advance by one frame."""
-        if self.state is TrackState.TRACKING:
-            estimate = self._follow(frame)
-        else:
+        following = self.state is TrackState.TRACKING
+        estimate = self._follow(frame) if following else self._search(frame)
+        if following and estimate.pose is None and self.failures > 0:  # it has jumped away: look everywhere
             estimate = self._search(frame)
         if estimate.pose is not None:
             self._accept(frame, estimate)
@@ -73,15 +73,17 @@ class ObjectTracker:
         best = _nothing(frame, "nothing in the picture looks like the reference")
         for candidate in candidates:
             estimate = self.estimator.estimate(frame, candidate.box_xywh, self.model)
-            estimate = self._refined(frame, estimate)
             if best.crop is None or estimate.confidence > best.confidence:
                 best = estimate
+            if best.confidence >= self.config.tracking.acquire_confidence:
+                break
+        best = self._second_look(frame, best)
         return self._gated(best, self.config.tracking.acquire_confidence, None)
 
-    def _refined(self, frame: RgbdFrame, estimate: PoseEstimate) -> PoseEstimate:
-        """A candidate's box is rough: look again with the box of the mask it led to."""
+    def _second_look(self, frame: RgbdFrame, estimate: PoseEstimate) -> PoseEstimate:
+        """A candidate's box is rough: estimate again with the box of the mask it led to."""
         box_xywh = box_from_mask(estimate.mask)
-        if estimate.pose is None or box_xywh is None or estimate.confidence <= 0:
+        if estimate.pose is None or box_xywh is None:
             return estimate
         again = self.estimator.estimate(frame, box_xywh, self.model, [estimate.pose])
         return again if again.confidence >= estimate.confidence else estimate
@@ -182,6 +184,7 @@ class ObjectTracker:
             object_id=self.model.object_id, state=self.state, stamp_ns=frame.stamp_ns, estimate=estimate,
             T_cam_user=T_cam_user, size_m=self.model.size_m,
             box_xywh=None if pose is None else box_from_mask(estimate.mask), num_keyframes=len(self.model.views),
+            centre_m=self.model.centre_m,
         )
 
 

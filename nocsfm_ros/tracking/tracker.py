@@ -57,7 +57,7 @@ class Tracker:
         """Learn an object from one picture; an object of the same name is replaced.
 
         Raises:
-            ConfigError: the mask is too small to describe an object.
+            ConfigError: the mask is too small to describe an object, or a pose is given without depth.
         """
         foreground = int(reference.mask.sum())
         box_xywh = box_from_mask(reference.mask)
@@ -69,7 +69,12 @@ class Tracker:
         frame = _reference_frame(reference)
         view = self.estimator.make_view(frame, reference.mask, box_xywh, None)
         T_obj_user = None
-        if reference.T_cam_user is not None and view.anchor_scale_m is not None:
+        if reference.T_cam_user is not None:
+            if view.anchor_scale_m is None:
+                raise ConfigError(
+                    f"reference of {reference.object_id!r}", got="an object pose without depth on the object",
+                    expected="depth and camera with it", mend="give the reference's depth, or leave the pose out",
+                )
             T_obj_user = invert(view.T_cam_obj) @ reference.T_cam_user
         model = ObjectModel(
             reference.object_id, encode_reference(reference.rgb, reference.mask, self.estimator.backbone), [view],

@@ -33,15 +33,30 @@ def _rays(K: Float64Array, size_wh: tuple[int, int]) -> Float64Array:
 
 def _sphere(rings: int = 96) -> Mesh:
     plane = plane_mesh()
-    polar, turn = np.meshgrid(np.linspace(0, np.pi, rings), np.linspace(0, 2 * np.pi, 2 * rings), indexing="ij")
-    points = np.stack([np.sin(polar) * np.cos(turn), np.cos(polar), np.sin(polar) * np.sin(turn)], -1).reshape(-1, 3)
+    polar, turn = np.meshgrid(
+        np.linspace(0, np.pi, rings), np.linspace(0, 2 * np.pi, 2 * rings), indexing="ij"
+    )
+    points = np.stack(
+        [np.sin(polar) * np.cos(turn), np.cos(polar), np.sin(polar) * np.sin(turn)], -1
+    ).reshape(-1, 3)
     first = (np.arange(rings - 1)[:, None] * 2 * rings + np.arange(2 * rings - 1)).ravel()
-    faces = np.concatenate([np.stack([first, first + 1, first + 2 * rings], 1),
-                            np.stack([first + 1, first + 2 * rings + 1, first + 2 * rings], 1)])
+    faces = np.concatenate(
+        [
+            np.stack([first, first + 1, first + 2 * rings], 1),
+            np.stack([first + 1, first + 2 * rings + 1, first + 2 * rings], 1),
+        ]
+    )
     count = len(points)
-    return Mesh("sphere", points.astype(np.float32), points.astype(np.float32), np.zeros((count, 2), np.float32),
-                np.full((count, 3), 0.7, np.float32), np.full(count, -1, np.float32), faces.astype(np.int32),
-                plane.textures)
+    return Mesh(
+        "sphere",
+        points.astype(np.float32),
+        points.astype(np.float32),
+        np.zeros((count, 2), np.float32),
+        np.full((count, 3), 0.7, np.float32),
+        np.full(count, -1, np.float32),
+        faces.astype(np.int32),
+        plane.textures,
+    )
 
 
 @pytest.mark.parametrize("smooth", [True, False])
@@ -87,8 +102,13 @@ def test_projected_vertices_of_box_outline_exactly_the_drawn_pixel_centres(rende
 def test_colour_of_smooth_drawing_is_centred_on_the_same_pixels_as_depth(renderer: Renderer) -> None:
     T = np.eye(4)
     T[:3, 3] = (0.27, -0.03, 0.9)
-    drawn = renderer.render([Item(_sphere(), T, 0.08, 3)], K_OFF_CENTRE, SIZE_WH, Light(np.array([0.0, 0, -1]), shadow=0),
-                            background=(0, 0, 0))
+    drawn = renderer.render(
+        [Item(_sphere(), T, 0.08, 3)],
+        K_OFF_CENTRE,
+        SIZE_WH,
+        Light(np.array([0.0, 0, -1]), shadow=0),
+        background=(0, 0, 0),
+    )
     weight = drawn.rgb.sum(-1) > 60
     for axis in (0, 1):
         assert abs(np.nonzero(weight)[axis].mean() - np.nonzero(drawn.instance)[axis].mean()) < 0.15
@@ -110,7 +130,9 @@ def test_shadow_of_object_on_table_darkens_it(renderer: Renderer) -> None:
     T_ball[:3, 3] = (0.25, 0, 0.9)
     items = [Item(_sphere(), T_ball, 0.05, 1), Item(plane_mesh(), T_plane, 3.0, 0, casts_shadow=False)]
     sun = np.array([0.5, 0, -1]) / np.linalg.norm([0.5, 0, -1])
-    dark, bright = (renderer.render(items, K_OFF_CENTRE, SIZE_WH, Light(sun, shadow=s)).rgb.astype(int) for s in (0.9, 0))
+    dark, bright = (
+        renderer.render(items, K_OFF_CENTRE, SIZE_WH, Light(sun, shadow=s)).rgb.astype(int) for s in (0.9, 0)
+    )
     change = (bright - dark).sum(-1)
     table = renderer.render(items, K_OFF_CENTRE, SIZE_WH, LIGHT).instance == 0
     assert (change[table] > 60).sum() > 30

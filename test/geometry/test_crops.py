@@ -13,12 +13,13 @@ from nocsfm_ros.types import ObjectCrop
 K = np.array([[600.0, 0, 320.3], [0, 590, 241.7], [0, 0, 1]])
 
 
-def crop_of(rgb: np.ndarray, box: tuple[float, float, float, float], size: int) -> ObjectCrop:  # type: ignore[type-arg]
-    depth_m = np.arange(1, rgb.shape[0] * rgb.shape[1] + 1, dtype=np.float32).reshape(rgb.shape[:2]) / 1000
+def crop_of(rgb: np.ndarray, box: tuple[float, float, float, float], size: int) -> ObjectCrop:
+    numbers_mm = np.arange(1, rgb.shape[0] * rgb.shape[1] + 1).reshape(rgb.shape[:2])
+    depth_m = (numbers_mm / 1000).astype(np.float32)
     return crop_frame(rgb, depth_m, K, box, size)
 
 
-def random_picture(height: int, width: int) -> np.ndarray:  # type: ignore[type-arg]
+def random_picture(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -101,4 +102,4 @@ def test_ray_rotation_brings_the_central_ray_to_z() -> None:
     crop = crop_of(random_picture(480, 640), (500.5, 300.5, 64.0, 64.0), 32)
     ray = np.linalg.inv(K) @ [532.5, 332.5, 1]
     turned = R_ray_cam(crop.K_crop, 32) @ ray
-    np.testing.assert_allclose(turned, [0, 0, np.linalg.norm(ray)], atol=1e-12)
+    np.testing.assert_allclose(turned, [0.0, 0.0, float(np.linalg.norm(ray))], atol=1e-12)

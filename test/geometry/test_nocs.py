@@ -7,7 +7,11 @@ import pytest
 
 from nocsfm_ros.errors import ShapeError
 from nocsfm_ros.geometry.nocs import (
-    VISIBLE_TO_FULL_DIAGONAL, anchored_frame, nocs_from_nocs_rgb, nocs_from_points, nocs_rgb_from_nocs,
+    VISIBLE_TO_FULL_DIAGONAL,
+    anchored_frame,
+    nocs_from_nocs_rgb,
+    nocs_from_points,
+    nocs_rgb_from_nocs,
     points_from_nocs,
 )
 from nocsfm_ros.geometry.transforms import rotation_between
@@ -27,7 +31,7 @@ def test_points_round_trip_through_nocs_returns_metres() -> None:
     np.testing.assert_allclose(points_from_nocs(nocs_from_points(points_obj, 0.25), 0.25), points_obj, atol=1e-7)
 
 
-def box_cloud() -> np.ndarray:  # type: ignore[type-arg]
+def box_cloud() -> np.ndarray:
     return np.random.default_rng(0).uniform([-0.06, -0.04, 0.7], [0.06, 0.04, 0.8], (20000, 3))
 
 

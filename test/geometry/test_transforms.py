@@ -8,8 +8,14 @@ from scipy.spatial.transform import Rotation
 
 from nocsfm_ros.errors import ShapeError
 from nocsfm_ros.geometry.transforms import (
-    invert, make_T, nearest_rotation, quat_xyzw_from_rotation, rotation_angle_deg, rotation_between,
-    rotation_from_quat_xyzw, transform,
+    invert,
+    make_T,
+    nearest_rotation,
+    quat_xyzw_from_rotation,
+    rotation_angle_deg,
+    rotation_between,
+    rotation_from_quat_xyzw,
+    transform,
 )
 
 R = Rotation.from_euler("xyz", [20, -50, 130], degrees=True).as_matrix()

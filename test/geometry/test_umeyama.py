@@ -66,7 +66,7 @@ def test_umeyama_weight_two_counts_the_pair_twice() -> None:
     (np.outer(np.arange(9.0), [1, 2, 3]), SRC[:9]), (SRC[:9], np.outer(np.arange(9.0), [1, 2, 3])),
     (np.ones((9, 3)), SRC[:9]), (SRC[:2], DST[:2]), (SRC[:0], DST[:0]),
 ], ids=["source line", "target line", "one place", "two points", "nothing"])
-def test_umeyama_degenerate_points_raise(src: np.ndarray, dst: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_umeyama_degenerate_points_raise(src: np.ndarray, dst: np.ndarray) -> None:
     with pytest.raises(ShapeError):
         umeyama(src, dst)
 
@@ -74,7 +74,7 @@ def test_umeyama_degenerate_points_raise(src: np.ndarray, dst: np.ndarray) -> No
 @pytest.mark.parametrize("src, dst, weights", [
     (SRC, DST[:-1], None), (SRC[:, :2], DST[:, :2], None), (SRC, DST, np.ones(3)), (SRC, DST, -np.ones(40)),
 ])
-def test_umeyama_wrong_input_raises(src: np.ndarray, dst: np.ndarray, weights: np.ndarray | None) -> None:  # type: ignore[type-arg]
+def test_umeyama_wrong_input_raises(src: np.ndarray, dst: np.ndarray, weights: np.ndarray | None) -> None:
     with pytest.raises(ShapeError):
         umeyama(src, dst, weights)
 

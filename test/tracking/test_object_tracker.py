@@ -108,7 +108,7 @@ def test_failures_lead_to_lost_then_searching_then_tracking_again(
     tracker: ObjectTracker, estimator: ScriptedEstimator
 ) -> None:
     acquire(tracker, estimator)
-    estimator.script += [(None, 0.0)] * 4
+    estimator.script += [(None, 0.0)] * 5  # the second failure in a row looks everywhere as well
     states = [tracker.update(frame_at(n)).state for n in range(1, 5)]
     assert states == [TrackState.TRACKING, TrackState.LOST, TrackState.LOST, TrackState.SEARCHING]
     estimator.script += [(pose_at(0.3, 90), 0.9), (pose_at(0.3, 90), 0.9)]
