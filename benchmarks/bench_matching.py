@@ -1,7 +1,7 @@
-"""How often the object is found in the whole frame, and what it costs: 200 fixed pairs of real table-top frames.
+"""How often the object is found in the whole frame, and at what cost: 200 fixed pairs of real frames.
 
-Run from the project root: ``python benchmarks/bench_matching.py [--frame-side 640] [--threads 2]``. The frames are those
-of ``../shared/data/hots118``; without that folder there is nothing to measure and the command says so.
+Run from the project root: ``python benchmarks/bench_matching.py [--frame-side 640] [--threads 2]``. The frames
+are those of ``../shared/data/hots118``; without that folder there is nothing to measure and the command says so.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ def choose_pairs(semantic: list[np.ndarray], number: int) -> list[tuple[int, int
     chooser = random.Random(0)
     shots = [(label, index) for label, indices in frames.items() for index in indices if len(indices) > 1]
     chooser.shuffle(shots)
-    return [(label, live, chooser.choice([i for i in frames[label] if i != live])) for label, live in shots[:number]]
+    return [
+        (label, live, chooser.choice([i for i in frames[label] if i != live]))
+        for label, live in shots[:number]
+    ]
 
 
 def box_iou(a: BoxXywh, b: BoxXywh) -> float:
@@ -49,13 +52,17 @@ def box_iou(a: BoxXywh, b: BoxXywh) -> float:
 
 def is_hit(candidate: Candidate, mask: BoolArray) -> bool:
     """Is the candidate's centre on the object?"""
-    u, v = (int(np.clip(round(x), 0, n - 1)) for x, n in zip(candidate.centre_uv, mask.shape[::-1], strict=True))
+    u, v = (
+        int(np.clip(round(x), 0, n - 1)) for x, n in zip(candidate.centre_uv, mask.shape[::-1], strict=True)
+    )
     return bool(mask[v, u])
 
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--frame-side", type=int, default=MatchingConfig().frame_side)
     parser.add_argument("--threshold", type=float, default=MatchingConfig().similarity_threshold)
@@ -67,12 +74,18 @@ def main() -> int:
         print(f"skipped: {FOLDER} is not there", file=sys.stderr)
         return 0
     backbone = load_backbone(options.backbone, "cpu")
-    config = MatchingConfig(frame_side=options.frame_side, similarity_threshold=options.threshold, max_candidates=4)
+    config = MatchingConfig(
+        frame_side=options.frame_side, similarity_threshold=options.threshold, max_candidates=4
+    )
     colour = sorted((FOLDER / "rgb").iterdir())
-    semantic = [cv2.imread(str(FOLDER / "semantic" / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED) for path in colour]
+    semantic = [
+        cv2.imread(str(FOLDER / "semantic" / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED) for path in colour
+    ]
     first, any_of_four, ious, wall_ms, cpu_ms = [], [], [], [], []
     for label, live, reference in choose_pairs(semantic, options.pairs):
-        reference_rgb, live_rgb = (np.ascontiguousarray(cv2.imread(str(colour[i]))[..., ::-1]) for i in (reference, live))
+        reference_rgb, live_rgb = (
+            np.ascontiguousarray(cv2.imread(str(colour[i]))[..., ::-1]) for i in (reference, live)
+        )
         wanted = encode_reference(reference_rgb, semantic[reference] == label, backbone)
         mask = semantic[live] == label
         begin, begin_cpu = time.perf_counter(), time.process_time()

@@ -1,7 +1,14 @@
-"""Starts the tracker for one camera: ``ros2 launch nocsfm_ros tracker.launch.py image_topic:=...``."""
+"""Starts the tracker for one camera: ``ros2 launch nocsfm_ros tracker.launch.py image_topic:=...``.
+
+``demo:=true`` needs no camera: it plays the embedded sequence again and again and sets its reference.
+"""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
 from launch.actions import DeclareLaunchArgument
-from launch.conditions import IfCondition
+from launch.conditions import IfCondition, UnlessCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -10,6 +17,14 @@ from launch_ros.substitutions import FindPackageShare
 from launch import LaunchDescription
 
 _SHARE = FindPackageShare("nocsfm_ros")
+_DEMO = Path(str(files("nocsfm_ros"))) / "demo_data"
+_RECORDED = {
+    "image_topic": "/camera/rgb/image_rect_color",
+    "depth_topic": "/camera/depth_registered/image_rect",
+    "info_topic": "/camera/rgb/camera_info",
+}
+# Best effort loses megabyte pictures between processes; the reference is sent while the weights still load.
+_DEMO_PARAMETERS = {"input_reliability": "reliable", "service_timeout_s": 120.0}
 _ARGUMENTS = (
     (
         "params_file",
@@ -26,6 +41,7 @@ _ARGUMENTS = (
     ),
     ("info_topic", "rgb/camera_info", "camera info of the colour picture"),
     ("use_sim_time", "false", "take the time from /clock"),
+    ("demo", "false", "play the embedded sequence on the input topics and set its reference"),
     ("rviz", "false", "open RViz with config/tracker.rviz"),
     (
         "fixed_frame",
@@ -37,19 +53,31 @@ _ARGUMENTS = (
 
 def generate_launch_description() -> LaunchDescription:
     """The tracker, and RViz if wanted. The node walks to the active state by itself (parameter autostart)."""
+    demo = LaunchConfiguration("demo")
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=text)
+        for name, default, text in _ARGUMENTS
+    ]
+    tracker = _tracker(condition=UnlessCondition(demo))
+    demo_tracker = _tracker(_DEMO_PARAMETERS, condition=IfCondition(demo))
+    return LaunchDescription([*arguments, tracker, demo_tracker, _player(), _reference(), _rviz()])
+
+
+def _tracker(*parameters: dict[str, Any], condition: Any) -> Node:
     value = LaunchConfiguration
-    use_sim_time = {"use_sim_time": ParameterValue(value("use_sim_time"), value_type=bool)}
-    tracker = Node(
+    return Node(
         package="nocsfm_ros",
         executable="tracker_node",
         name="nocsfm_tracker",
         namespace=value("namespace"),
         output="screen",
         emulate_tty=True,
+        condition=condition,
         parameters=[
             value("params_file"),
-            use_sim_time,
+            _use_sim_time(),
             {"model.device": ParameterValue(value("device"), value_type=str)},
+            *parameters,
         ],
         remappings=[
             ("rgb/image_rect_color", value("image_topic")),
@@ -57,23 +85,64 @@ def generate_launch_description() -> LaunchDescription:
             ("rgb/camera_info", value("info_topic")),
         ],
     )
-    rviz = Node(
+
+
+def _player() -> Node:
+    """Plays where the tracker listens, from when it listens."""
+    waited = [f"{topic}=1" for topic in _RECORDED.values()]
+    return Node(
+        package="nocsfm_ros",
+        executable="player",
+        namespace=LaunchConfiguration("namespace"),
+        output="log",
+        condition=IfCondition(LaunchConfiguration("demo")),
+        arguments=[
+            str(_DEMO / "sequence"),
+            "--loop",
+            "--timeout",
+            "300",
+            "--wait-for-subscribers",
+            *waited,
+        ],
+        remappings=[(topic, LaunchConfiguration(name)) for name, topic in _RECORDED.items()],
+    )
+
+
+def _reference() -> Node:
+    """Sets the reference once, and ends."""
+    options = {"--mask": "mask.png", "--depth": "depth.png", "--camera": "camera.json", "--pose": "pose.json"}
+    given = [part for option, end in options.items() for part in (option, str(_DEMO / f"reference_{end}"))]
+    return Node(
+        package="nocsfm_ros",
+        executable="set_reference",
+        namespace=LaunchConfiguration("namespace"),
+        output="screen",
+        condition=IfCondition(LaunchConfiguration("demo")),
+        arguments=[
+            str(_DEMO / "reference.png"),
+            *given,
+            *("--id", "object", "--node", "nocsfm_tracker", "--timeout", "120"),
+        ],
+    )
+
+
+def _rviz() -> Node:
+    return Node(
         package="rviz2",
         executable="rviz2",
         name="rviz",
-        namespace=value("namespace"),
+        namespace=LaunchConfiguration("namespace"),
         output="log",
-        parameters=[use_sim_time],
-        condition=IfCondition(value("rviz")),
+        parameters=[_use_sim_time()],
+        condition=IfCondition(LaunchConfiguration("rviz")),
         arguments=[
             "-d",
             PathJoinSubstitution([_SHARE, "config", "tracker.rviz"]),
             "-f",
-            value("fixed_frame"),
+            LaunchConfiguration("fixed_frame"),
         ],
     )
-    arguments = [
-        DeclareLaunchArgument(name, default_value=default, description=text)
-        for name, default, text in _ARGUMENTS
-    ]
-    return LaunchDescription([*arguments, tracker, rviz])
+
+
+def _use_sim_time() -> dict[str, ParameterValue]:
+    return {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}

@@ -20,16 +20,26 @@ from nocsfm_ros.matching.backbone import Backbone, FeatureMap
 from nocsfm_ros.matching.matcher import match_points
 from nocsfm_ros.object_model import ObjectModel, View
 from nocsfm_ros.registration import Registration, best_pose, object_points, ransac_umeyama, refine
-from nocsfm_ros.verification import combine_scores, depth_agreement, pose_similarity
 from nocsfm_ros.types import (
-    BoolArray, BoxXywh, Float32Array, Float64Array, NocsMap, ObjectCrop, PoseEstimate, RgbdFrame, SimilarityPose,
+    BoolArray,
+    BoxXywh,
+    Float32Array,
+    Float64Array,
+    NocsMap,
+    ObjectCrop,
+    PoseEstimate,
+    RgbdFrame,
+    SimilarityPose,
 )
+from nocsfm_ros.verification import combine_scores, depth_agreement, look_similarity, pose_similarity
 
 FEATURE_SIDE = 224
 MIN_POINTS = 30
 MIN_MATCHES = 8
+GUESSED_TURN_DEG = 25.0
 BOX_SLACK = 0.15  # of scale_m: room for the sides not seen yet
 SURFACE_SLACK = 0.05  # of scale_m: the error of a predicted pose
+SAME_SURFACE = 0.02  # of scale_m: the error of a refined pose
 UNREFINED_COVARIANCE = np.diag([0.01**2] * 3 + [0.2**2] * 3)  # a pose from the flow alone: 1 cm, 0.2 rad
 
 
@@ -99,7 +109,8 @@ class Estimator:
             return self._answer(look, mask_crop, None, 0.0, f"only {len(points_cam)} pixels of the mask have depth")
         with self._timed("hypotheses"):
             hypotheses = [
-                *self._flow_pose(look, points_cam, pixels_uv, model), *self._match_pose(look, mask_crop, model), *priors,
+                *self._flow_pose(look, points_cam, pixels_uv, model), *self._match_pose(look, mask_crop, model),
+                *(priors or guessed_poses(look.crop, points_cam, look.view, model)),
             ]
         if not hypotheses:
             return self._answer(look, mask_crop, None, 0.0, "no three correspondences agree on a pose")
@@ -109,7 +120,14 @@ class Estimator:
             with self._timed("registration"):
                 best = best_pose(hypotheses, points_cam, model.cloud, self.config.registration)
         probability = float(look.nocs_map.mask_prob[mask_crop].mean())
-        return self._verified(look, model, best, within_memory(mask_crop, look.crop, best.pose, model), probability)
+        answer = self._verified(look, model, best, mask_crop, probability)
+        if answer.confidence < self.config.tracking.min_confidence:
+            return answer
+        # a pose that holds knows better than the flow what cannot be the object and what lies on its known surface
+        completed = within_memory(mask_crop, look.crop, best.pose, model) | near_surface(
+            look.crop, best.pose, model, SAME_SURFACE
+        )
+        return self._with_mask(look, answer, completed)
 
     def _from_surface(self, look: _Look, model: ObjectModel, prior: SimilarityPose) -> PoseEstimate:
         """When the mask misleads (an occluder, a hand): the depth pixels near the surface where it should be now."""
@@ -125,29 +143,37 @@ class Estimator:
         self, look: _Look, model: ObjectModel, best: Registration, mask_crop: BoolArray, mask_probability: float
     ) -> PoseEstimate:
         with self._timed("verify"):
-            similarity = pose_similarity(best.pose, model.nearest_view(best.pose.R_cam_obj), look.feature_crop, look.features)
+            view = model.nearest_view(best.pose.R_cam_obj)
+            similarity = pose_similarity(best.pose, view, look.feature_crop, look.features)
+            if similarity is None:
+                similarity = look_similarity(view, look.features, _resized(mask_crop, look.feature_crop))
             agreement = depth_agreement(best.pose, model, look.frame)
             confidence, reason = combine_scores(best.inlier_ratio, agreement, similarity, mask_probability)
         answer = self._answer(look, mask_crop, best.pose, confidence, reason)
         return replace(
-            answer, inlier_ratio=best.inlier_ratio, similarity=similarity or 0.0, residual_m=best.residual_m,
+            answer, inlier_ratio=best.inlier_ratio, similarity=similarity, residual_m=best.residual_m,
             covariance=best.covariance,
         )
 
     def _answer(
         self, look: _Look, mask_crop: BoolArray, pose: SimilarityPose | None, confidence: float, reason: str
     ) -> PoseEstimate:
-        """Mask and NOCS in the whole picture, with the pose if there is one."""
+        height, width = look.frame.depth_m.shape
+        answer = PoseEstimate(
+            pose=pose, mask=np.zeros((height, width), bool), nocs=np.zeros((height, width, 3), np.float32),
+            crop=look.crop, nocs_map=look.nocs_map, confidence=confidence, reason=reason,
+        )
+        return self._with_mask(look, answer, mask_crop)
+
+    def _with_mask(self, look: _Look, answer: PoseEstimate, mask_crop: BoolArray) -> PoseEstimate:
+        """The answer with mask and NOCS pasted into the whole picture; NOCS only where there is a pose."""
         A, size_wh = look.crop.A_crop_image, look.frame.size_wh
         mask = paste(mask_crop.astype(np.uint8), A, size_wh, nearest=True) > 0
-        nocs = np.zeros((*mask.shape, 3), np.float32)
-        if pose is not None:
-            in_object = look.view.nocs_in_object(look.nocs_map.nocs, pose.scale_m)
+        nocs = answer.nocs
+        if answer.pose is not None:
+            in_object = look.view.nocs_in_object(look.nocs_map.nocs, answer.pose.scale_m)
             nocs = paste(in_object, A, size_wh).astype(np.float32) * mask[..., None]
-        return PoseEstimate(
-            pose=pose, mask=mask, nocs=nocs, crop=look.crop, nocs_map=look.nocs_map, confidence=confidence,
-            reason=reason,
-        )
+        return replace(answer, mask=mask, nocs=nocs)
 
     def make_view(
         self, frame: RgbdFrame, mask: BoolArray, box_xywh: BoxXywh, T_cam_obj: Float64Array | None
@@ -198,10 +224,10 @@ class Estimator:
         return [view.pose_from_anchor(anchor, anchor.scale_m if model.scale_m is None else model.scale_m)]
 
     def _match_pose(self, look: _Look, mask_crop: BoolArray, model: ObjectModel) -> list[SimilarityPose]:
-        view, side = look.view, look.feature_crop.rgb.shape[0]
+        view = look.view
         if not self.config.matching.point_matches or model.scale_m is None:
             return []
-        mask = cv2.resize(mask_crop.astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST) > 0
+        mask = _resized(mask_crop, look.feature_crop)
         pairs_ref, pairs_live, similarity = match_points(view.features, view.feature_mask, look.features, mask)
         reference_uv, live_uv = np.rint(pairs_ref).astype(int), np.rint(pairs_live).astype(int)
         points_obj = view.feature_points_obj[reference_uv[:, 1], reference_uv[:, 0]].astype(np.float64)
@@ -222,6 +248,22 @@ class Estimator:
         self.stage_ms[stage] = self.stage_ms.get(stage, 0.0) + (time.perf_counter() - begin) * 1e3
 
 
+def guessed_poses(
+    crop: ObjectCrop, points_cam: Float64Array, view: View, model: ObjectModel
+) -> list[SimilarityPose]:
+    """Where nothing else is known: seen as in the view itself, and turned GUESSED_TURN_DEG each way from there."""
+    if model.scale_m is None or not len(view.points_obj):
+        return []
+    R_cam_anchor = R_ray_cam(crop.K_crop, crop.rgb.shape[0]).T
+    middle_obj, middle_cam = np.median(view.points_obj, axis=0), np.median(points_cam, axis=0)
+    turns = np.radians(GUESSED_TURN_DEG) * np.vstack([np.zeros(3), np.eye(3), -np.eye(3)])
+    poses = []
+    for turn in turns:
+        R_cam_obj = R_cam_anchor @ cv2.Rodrigues(turn)[0] @ view.T_obj_anchor[:3, :3].T
+        poses.append(SimilarityPose(R_cam_obj, middle_cam - R_cam_obj @ middle_obj, model.scale_m))
+    return poses
+
+
 def largest_component(mask: BoolArray) -> BoolArray:
     """The biggest 8-connected part of a mask: the object is in one piece but for stray pixels."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
@@ -236,6 +278,13 @@ def _crop_mask(mask: BoolArray, crop: ObjectCrop) -> BoolArray:
     side = crop.rgb.shape[0]
     warped = cv2.warpAffine(mask.astype(np.uint8), crop.A_crop_image[:2], (side, side), flags=cv2.INTER_NEAREST)
     result: BoolArray = warped > 0
+    return result
+
+
+def _resized(mask_crop: BoolArray, crop: ObjectCrop) -> BoolArray:
+    """A mask of the flow's crop, at the size of another crop of the same window."""
+    size_wh = crop.rgb.shape[1], crop.rgb.shape[0]
+    result: BoolArray = cv2.resize(mask_crop.astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST) > 0
     return result
 
 
@@ -263,12 +312,14 @@ def within_memory(mask_crop: BoolArray, crop: ObjectCrop, pose: SimilarityPose, 
     return result
 
 
-def near_surface(crop: ObjectCrop, pose: SimilarityPose, model: ObjectModel) -> BoolArray:
-    """(S, S) bool: the pixels whose depth lies on the known surface under a pose, within SURFACE_SLACK."""
+def near_surface(
+    crop: ObjectCrop, pose: SimilarityPose, model: ObjectModel, slack: float = SURFACE_SLACK
+) -> BoolArray:
+    """(S, S) bool: the pixels whose depth lies on the known surface under a pose, within `slack` of scale_m."""
     side = crop.rgb.shape[0]
     near = np.zeros((side, side), bool)
     if model.cloud is not None:
         points_obj = coordinates(crop, invert(pose.T_cam_obj)).astype(np.float64)
         known = np.isfinite(points_obj).all(axis=2)
-        near[known] = model.cloud.nearest(points_obj[known])[1] < SURFACE_SLACK * pose.scale_m
+        near[known] = model.cloud.nearest(points_obj[known])[1] < slack * pose.scale_m
     return near

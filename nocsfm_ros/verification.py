@@ -7,19 +7,22 @@ import numpy as np
 from nocsfm_ros.geometry.camera import project
 from nocsfm_ros.geometry.transforms import transform
 from nocsfm_ros.matching.backbone import FeatureMap
+from nocsfm_ros.matching.matcher import cell_mask
 from nocsfm_ros.object_model import ObjectModel, View
-from nocsfm_ros.types import Float32Array, Float64Array, ObjectCrop, RgbdFrame, SimilarityPose
+from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, ObjectCrop, RgbdFrame, SimilarityPose
 
 DEPTH_TOLERANCE = 0.06  # of scale_m: a memory point further in front of the measured surface contradicts the pose
 MIN_TOLERANCE_M = 0.01
 MAX_CHECKED = 400
 MIN_CHECKED = 10
+THIN_SAMPLES = 4  # per cell and side, where the cells' middles alone are too few
 # Each score is a ramp from "no object looks like this" to "as good as it gets". The ends separate right from wrong
 # poses on the demo sequence; they are not yet calibrated against held-out videos.
 INLIER_RAMP = (0.25, 0.75)
 AGREEMENT_RAMP = (0.5, 0.9)
 SIMILARITY_RAMP = (0.33, 0.5)
 MASK_RAMP = (0.5, 0.9)
+CHOICE_GAIN = 0.1  # cosine to the best of many partners over that to the right one
 
 
 def depth_agreement(pose: SimilarityPose, model: ObjectModel, frame: RgbdFrame) -> float:
@@ -58,31 +61,58 @@ def pose_similarity(pose: SimilarityPose, view: View, crop: ObjectCrop, features
 
     Points that the live depth shows to be behind something, or that have no live depth, do not count.
 
-    None when the view has no depth; 0 when fewer than MIN_CHECKED of its points are left.
+    None when the view has no depth, or on a sliver of its points; 0 when fewer than MIN_CHECKED of its points are left.
     """
-    stride = features.stride
-    rows, columns = features.features.shape[:2]
-    centres = (np.arange(max(rows, columns)) + 0.5) * stride - 0.5
-    v, u = np.meshgrid(np.rint(centres[:rows]).astype(int), np.rint(centres[:columns]).astype(int), indexing="ij")
+    known_somewhere = False
+    for per_cell in (1, THIN_SAMPLES):  # a thin object slips between the cells' middles
+        points_obj, reference = _sampled(view, per_cell)
+        points_cam = transform(pose.T_cam_obj, points_obj)
+        pixels_uv = project(points_cam, crop.K_crop)
+        measured = _sample(crop.depth_m, pixels_uv)
+        cells = np.floor((np.nan_to_num(pixels_uv, nan=-1e6) + 0.5) / features.stride).astype(int)
+        inside = (cells >= 0).all(axis=1) & (cells < features.features.shape[1::-1]).all(axis=1)
+        inside &= (measured > 0) & (measured > points_cam[:, 2] - _tolerance_m(pose))
+        if inside.sum() >= MIN_CHECKED * per_cell:
+            seen, live = reference[inside], features.features[cells[inside, 1], cells[inside, 0]]
+            return 0.5 * (_mean_cosine(seen, live) + _mean_cosine(seen - seen.mean(axis=0), live - live.mean(axis=0)))
+        known_somewhere |= len(points_obj) >= MIN_CHECKED * per_cell
+    return 0.0 if known_somewhere else None
+
+
+def _sampled(view: View, per_cell: int) -> tuple[Float64Array, Float32Array]:
+    """Object points (N, 3) and features (N, C) of the view, on a grid of `per_cell` samples a cell and side."""
+    rows, columns = view.features.features.shape[:2]
+    step = view.features.stride / per_cell
+    samples = np.rint((np.arange(max(rows, columns) * per_cell) + 0.5) * step - 0.5).astype(int)
+    v, u = np.meshgrid(samples[: rows * per_cell], samples[: columns * per_cell], indexing="ij")
     points_obj = view.feature_points_obj[v, u].reshape(-1, 3).astype(np.float64)
-    reference = view.features.features.reshape(-1, features.features.shape[2])
     known = np.isfinite(points_obj).all(axis=1)
-    if known.sum() < MIN_CHECKED:
-        return None
-    points_cam = transform(pose.T_cam_obj, points_obj[known])
-    pixels_uv = project(points_cam, crop.K_crop)
-    measured = _sample(crop.depth_m, pixels_uv)
-    cells = np.floor((np.nan_to_num(pixels_uv, nan=-1e6) + 0.5) / stride).astype(int)
-    inside = (cells >= 0).all(axis=1) & (cells[:, 0] < columns) & (cells[:, 1] < rows)
-    inside &= (measured > 0) & (measured > points_cam[:, 2] - _tolerance_m(pose))
-    if inside.sum() < MIN_CHECKED:
+    features = view.features.features.repeat(per_cell, axis=0).repeat(per_cell, axis=1)
+    return points_obj[known], features.reshape(len(known), -1)[known]
+
+
+def look_similarity(view: View, features: FeatureMap, mask: BoolArray) -> float:
+    """How alike two masked pictures are where no depth says which parts belong together, [-1, 1].
+
+    Every cell is compared with the one most like it on the other side, both ways; else as in pose_similarity, to
+    whose scale it is brought. On 89 crops of 46 kinds of real table-top things, 10 and 50 % of the pairs of the same
+    thing are under 0.31 and 0.45, 90 and 95 % of the pairs of different ones under 0.32 and 0.38.
+
+    Args:
+        view: the object, without depth or too thin for pose_similarity.
+        features: of the live crop.
+        mask: (S, S) bool, the object in that crop.
+    """
+    seen = view.features.features[cell_mask(view.features, view.feature_mask)]
+    live = features.features[cell_mask(features, mask)]
+    if not len(seen) or not len(live):
         return 0.0
-    seen, live = reference[known][inside], features.features[cells[inside, 1], cells[inside, 0]]
-    return 0.5 * (_mean_cosine(seen, live) + _mean_cosine(seen - seen.mean(axis=0), live - live.mean(axis=0)))
+    parts = _best_cosine(seen - seen.mean(axis=0), live - live.mean(axis=0))
+    return 0.5 * (_best_cosine(seen, live) + parts) - CHOICE_GAIN
 
 
 def combine_scores(
-    inlier_ratio: float, agreement: float, similarity: float | None, mask_probability: float
+    inlier_ratio: float, agreement: float, similarity: float, mask_probability: float
 ) -> tuple[float, str]:
     """One confidence in [0, 1] and the weakest score in words.
 
@@ -93,15 +123,21 @@ def combine_scores(
         f"{inlier_ratio:.0%} of the points fit the object": _ramp(inlier_ratio, INLIER_RAMP),
         f"{agreement:.0%} of the object agrees with the depth": _ramp(agreement, AGREEMENT_RAMP),
         f"mask probability {mask_probability:.2f}": _ramp(mask_probability, MASK_RAMP),
+        f"similarity {similarity:.2f} to the reference": _ramp(similarity, SIMILARITY_RAMP),
     }
-    if similarity is not None:
-        scores[f"similarity {similarity:.2f} to the reference"] = _ramp(similarity, SIMILARITY_RAMP)
     return float(np.sqrt(np.prod(list(scores.values())))), min(scores, key=lambda name: scores[name])
 
 
 def _mean_cosine(a: Float32Array, b: Float32Array) -> float:
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-9)).mean())
+
+
+def _best_cosine(a: Float32Array, b: Float32Array) -> float:
+    """Mean over both sides' (N, C) and (M, C) rows of the cosine to the most similar row of the other side."""
+    lengths = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)
+    cosine = a @ b.T / np.maximum(lengths, 1e-9)
+    return 0.5 * float(cosine.max(axis=1).mean() + cosine.max(axis=0).mean())
 
 
 def _tolerance_m(pose: SimilarityPose) -> float:

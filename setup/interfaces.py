@@ -71,6 +71,7 @@ def build_interfaces(packages: Sequence[Path], prefix: Path, python: Path, run: 
         )
         run(["cmake", "--build", build, "--target", "install"], f"{package.name}-build")
     (part / "install").mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(prefix, ignore_errors=True)
+    if prefix.exists():
+        prefix.replace(part / "old")
     (part / "install").replace(prefix)
     shutil.rmtree(part, ignore_errors=True)

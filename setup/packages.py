@@ -64,6 +64,7 @@ def install(
             "--disable-pip-version-check",
             "--no-input",
             "--prefer-binary",
+            "--no-compile",  # Python compiles what is imported, when it is
             "-r",
             wanted,
             "-c",

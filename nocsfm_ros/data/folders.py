@@ -82,10 +82,19 @@ class PictureFolder:
         return [] if labels is None else [int(value) for value in np.unique(labels) if value != 0]
 
     def mask(self, index: int, object_number: int) -> BoolArray | None:
-        """(H, W) bool mask of an object, or None where this frame has none."""
+        """(H, W) bool mask of an object, or None where this frame has none.
+
+        Several things of one kind in semantic/ are told apart by instance/ beside it: the largest is taken.
+        """
         labels = self._labels(self._entries[index])
         mask = None if labels is None else labels == object_number
-        return mask if mask is not None and mask.any() else None
+        if mask is None or not mask.any():
+            return None
+        instance_file = self.path / "instance" / f"{self.name(index)}.png"
+        if instance_file.is_file():
+            instances = pictures.read_labels(instance_file)
+            mask &= instances == np.bincount(instances[mask]).argmax()
+        return mask
 
     def _read_entries(self) -> list[Entry]:
         camera = next((self.path / name for name in PLAIN_CAMERA_FILES if (self.path / name).is_file()), None)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from nocsfm_ros.data.views import DEPTH_UNIT_M, View, ViewDataset
-from nocsfm_ros.estimator import Estimator, largest_component
+from nocsfm_ros.estimator import MIN_POINTS, Estimator, guessed_poses, largest_component
 from nocsfm_ros.flow.model import CROP_SIDE
 from nocsfm_ros.geometry.crops import crop_frame
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg
@@ -26,7 +26,7 @@ from nocsfm_ros.matching.localiser import encode_reference
 from nocsfm_ros.object_model import ObjectModel
 from nocsfm_ros.registration import object_points, ransac_umeyama, refine
 from nocsfm_ros.training.pairs import nearest_symmetry
-from nocsfm_ros.types import BoxXywh, Float64Array, RgbdFrame, SimilarityPose
+from nocsfm_ros.types import BoxXywh, Float64Array, ObjectCrop, RgbdFrame, SimilarityPose
 
 BINS = {"0-15": (0, 15), "15-30": (15, 30), "30-60": (30, 60), "60-90": (60, 90), "le30": (0, 30), "le60": (0, 60)}
 ROWS = ("identity", "flow", "product")
@@ -35,10 +35,13 @@ LIMITS = {"5deg2cm": (5, 0.02), "5deg5cm": (5, 0.05), "10deg2cm": (10, 0.02), "1
 
 @dataclass(frozen=True)
 class PairResult:
-    """Errors of one pair; pose errors are infinite where there is no pose. `nocs_err` is a share of the diagonal."""
+    """Errors of one pair; pose errors are infinite where there is no pose. `nocs_err` is a share of the diagonal.
+
+    The product's mask is the flow's after the pose has cut and completed it; the other rows' is the flow's own.
+    """
 
     view_deg: float
-    mask_iou: float
+    mask_iou: dict[str, float]
     nocs_err: float
     rot_err_deg: dict[str, float]
     trans_err_m: dict[str, float]
@@ -54,7 +57,9 @@ def draw_pairs(views: ViewDataset, count: int, seed: int = 0, limit_deg: float =
     while len(pairs) < count:
         live = int(random.choice(rows))
         reference = int(random.choice(np.flatnonzero(clusters == clusters[live])))
-        if live != reference and visible[reference] > 0.8 and view_change_deg(views[live], views[reference]) <= limit_deg:
+        if live == reference or visible[reference] <= 0.8:
+            continue
+        if view_change_deg(views[live], views[reference]) <= limit_deg:
             pairs.append((live, reference))
     return pairs
 
@@ -86,18 +91,21 @@ def evaluate_pair(live: View, reference: View, estimator: Estimator) -> PairResu
     points_cam, uv = object_points(crop.depth_m, mask_crop, crop.K_crop, estimator.config.registration)
     begin = time.perf_counter()
     poses["flow"] = None
-    if nocs_map is not None and len(points_cam) > 30:
+    if nocs_map is not None and len(points_cam) >= MIN_POINTS:
         nocs = nocs_map.nocs[uv[:, 1], uv[:, 0]].astype(np.float64)
         anchor = ransac_umeyama(
             nocs, points_cam, np.ones(len(nocs)), estimator.config.registration, scale_m=view.anchor_scale_m
         )
         poses["flow"] = None if anchor is None else view.pose_from_anchor(anchor, anchor.scale_m)
     flow_ms = (time.perf_counter() - begin) * 1e3 + estimator.stage_ms.get("flow", 0.0)
-    poses["identity"] = _identity(view.T_cam_obj, points_cam, model, estimator)
+    poses["identity"] = _identity(crop, points_cam, model, estimator)
     T_live_obj = live["T_cam_obj"] @ invert(_aligned_mesh(live, reference)) @ view.T_cam_obj
     errors = {row: _pose_errors(live, reference, view.T_cam_obj, poses[row]) for row in ROWS}
     return PairResult(
-        view_deg=view_change_deg(live, reference), mask_iou=_iou(mask_crop, mask_live),
+        view_deg=view_change_deg(live, reference), mask_iou={
+            "identity": _iou(mask_crop, mask_live), "flow": _iou(mask_crop, mask_live),
+            "product": _iou(estimate.mask, mask_live),
+        },
         nocs_err=_nocs_error(nocs_map.nocs if nocs_map else None, crop.depth_m, crop.K_crop, mask_live, T_live_obj,
                              view.anchor_scale_m or 1.0, float(live["diagonal_m"])),
         rot_err_deg={row: errors[row][0] for row in ROWS}, trans_err_m={row: errors[row][1] for row in ROWS},
@@ -116,7 +124,7 @@ def summarise(results: Sequence[PairResult]) -> dict[str, Any]:
                 bins[name] = _bin(chosen, row)
         ms = [r.ms[row] for r in results]
         table[row] = {
-            "mask_iou": round(float(np.mean([r.mask_iou for r in results])), 4),
+            "mask_iou": round(float(np.mean([r.mask_iou[row] for r in results])), 4),
             "nocs_err_p50": round(float(np.median([r.nocs_err for r in results])), 4),
             "ms_per_object": None if np.isnan(ms).all() else round(float(np.median(ms)), 1), "bins": bins,
         }
@@ -161,7 +169,7 @@ def _bin(chosen: Sequence[PairResult], row: str) -> dict[str, float]:
     translation = np.array([r.trans_err_m[row] for r in chosen])
     finite = np.isfinite(rotation)
     return {
-        "n": len(chosen), "mask_iou": round(float(np.mean([r.mask_iou for r in chosen])), 4),
+        "n": len(chosen), "mask_iou": round(float(np.mean([r.mask_iou[row] for r in chosen])), 4),
         "nocs_err_p50": round(float(np.median([r.nocs_err for r in chosen])), 4),
         "rot_err_deg_p50": round(float(np.median(np.where(finite, rotation, 180.0))), 2),
         "trans_err_m_p50": round(float(np.median(np.where(finite, translation, 10.0))), 4),
@@ -191,14 +199,12 @@ def _aligned_mesh(live: View, reference: View) -> Float64Array:
 
 
 def _identity(
-    T_ref_obj: Float64Array, points_cam: Float64Array, model: ObjectModel, estimator: Estimator
+    crop: ObjectCrop, points_cam: Float64Array, model: ObjectModel, estimator: Estimator
 ) -> SimilarityPose | None:
-    if model.cloud is None or model.scale_m is None or len(points_cam) < 30:
+    """ICP from the reference's own viewpoint."""
+    if model.cloud is None or len(points_cam) < MIN_POINTS:
         return None
-    start = SimilarityPose(
-        T_ref_obj[:3, :3], np.median(points_cam, axis=0) - T_ref_obj[:3, :3] @ np.median(model.cloud.points_obj, axis=0),
-        model.scale_m,
-    )
+    start = guessed_poses(crop, points_cam, model.views[0], model)[0]
     return refine(start, points_cam, model.cloud, estimator.config.registration).pose
 
 
@@ -211,7 +217,8 @@ def _pose_errors(
     T_est = pose.T_cam_obj @ invert(T_ref_obj) @ reference["T_cam_obj"]
     T_true = live["T_cam_obj"]
     S = nearest_symmetry(T_est[:3, :3], T_true[:3, :3], int(live["fold"]))
-    return rotation_angle_deg(T_est[:3, :3] @ S[:3, :3], T_true[:3, :3]), float(np.linalg.norm(T_est[:3, 3] - T_true[:3, 3]))
+    trans_err_m = float(np.linalg.norm(T_est[:3, 3] - T_true[:3, 3]))
+    return rotation_angle_deg(T_est[:3, :3] @ S[:3, :3], T_true[:3, :3]), trans_err_m
 
 
 def _iou(a: np.ndarray, b: np.ndarray) -> float:  # type: ignore[type-arg]

@@ -17,11 +17,11 @@ from nocsfm_ros.flow.checkpoints import load_pretrained
 # One VAE pixel holds a PATCH x PATCH square of RGBA pixels: the same result as convolving at full size, measured
 # eight times faster on a CPU.
 PATCH, RGBA = 4, 4
-EMBEDDED_CONFIG: dict[str, Any] = dict(
-    in_channels=RGBA * PATCH**2, out_channels=RGBA * PATCH**2, latent_channels=8, sample_size=32,
-    block_out_channels=(64,), down_block_types=("DownEncoderBlock2D",), up_block_types=("UpDecoderBlock2D",),
-    layers_per_block=1, norm_num_groups=8, mid_block_add_attention=False, scaling_factor=1.0,
-)
+EMBEDDED_CONFIG: dict[str, Any] = {
+    "in_channels": RGBA * PATCH**2, "out_channels": RGBA * PATCH**2, "latent_channels": 8, "sample_size": 32,
+    "block_out_channels": (64,), "down_block_types": ("DownEncoderBlock2D",), "up_block_types": ("UpDecoderBlock2D",),
+    "layers_per_block": 1, "norm_num_groups": 8, "mid_block_add_attention": False, "scaling_factor": 1.0,
+}
 # An RGB autoencoder has no alpha: an object pixel is one that is not black (the paper's rule). Half of full mask
 # probability lies at this level of the brightest channel, full at twice the level.
 BLACK_LEVEL = 0.06

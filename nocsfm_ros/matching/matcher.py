@@ -11,7 +11,7 @@ from nocsfm_ros.types import BoolArray, Float32Array, Float64Array
 
 
 def similarity_map(features_ref: Float32Array, features_frame: Float32Array) -> Float32Array:
-    """How much each cell of a frame looks like any cell of the reference: ``S(u, v) = max_i cos(ref_i, frame_uv)``.
+    """How much a frame's cells look like any cell of the reference: ``S(u, v) = max_i cos(ref_i, frame_uv)``.
 
     Args:
         features_ref: (N, C) float32 of length 1.
@@ -29,9 +29,7 @@ def similarity_map(features_ref: Float32Array, features_frame: Float32Array) -> 
     return best.reshape(height, width)
 
 
-def mutual_nearest_neighbours(
-    a: Float32Array, b: Float32Array
-) -> tuple[npt.NDArray[np.intp], Float32Array]:
+def mutual_nearest_neighbours(a: Float32Array, b: Float32Array) -> tuple[npt.NDArray[np.intp], Float32Array]:
     """Pairs of rows that are each other's most similar.
 
     Args:
@@ -55,7 +53,10 @@ def mutual_nearest_neighbours(
 
 
 def match_points(
-    features_ref: FeatureMap, mask_ref: BoolArray, features_live: FeatureMap, mask_live: BoolArray | None = None
+    features_ref: FeatureMap,
+    mask_ref: BoolArray,
+    features_live: FeatureMap,
+    mask_live: BoolArray | None = None,
 ) -> tuple[Float64Array, Float64Array, Float32Array]:
     """Pixels of two pictures that show the same point.
 
@@ -76,7 +77,8 @@ def match_points(
     refined = _refined_cells(features_live.features, cells_live[pairs[:, 1]], rows_ref[pairs[:, 0]])
     return (
         features_ref.pixels_from_cells(cells_ref[pairs[:, 0]].astype(np.float64)),
-        features_live.pixels_from_cells(refined), similarity,
+        features_live.pixels_from_cells(refined),
+        similarity,
     )
 
 
@@ -95,15 +97,18 @@ def _cells(features: FeatureMap, mask: BoolArray | None) -> npt.NDArray[np.intp]
     return np.argwhere(chosen)[:, ::-1]
 
 
-def _refined_cells(features: Float32Array, cells_uv: npt.NDArray[np.intp], wanted: Float32Array) -> Float64Array:
-    """(P, 2) whole cells -> the top of the parabola through each one's similarity and its neighbours', within half."""
+def _refined_cells(
+    features: Float32Array, cells_uv: npt.NDArray[np.intp], wanted: Float32Array
+) -> Float64Array:
+    """(P, 2) whole cells -> the top of the parabola through its similarity and its neighbours'."""
     height, width = features.shape[:2]
     refined = cells_uv.astype(np.float64)
     for axis, size in ((0, width), (1, height)):
         step = np.eye(2, dtype=np.intp)[axis]
         before, after = np.maximum(cells_uv - step, 0), np.minimum(cells_uv + step, (width - 1, height - 1))
         low, middle, high = (
-            np.einsum("pc,pc->p", features[cell[:, 1], cell[:, 0]], wanted) for cell in (before, cells_uv, after)
+            np.einsum("pc,pc->p", features[cell[:, 1], cell[:, 0]], wanted)
+            for cell in (before, cells_uv, after)
         )
         bend = low - 2 * middle + high
         inside = (cells_uv[:, axis] > 0) & (cells_uv[:, axis] < size - 1) & (bend < -1e-6)
@@ -114,4 +119,6 @@ def _refined_cells(features: Float32Array, cells_uv: npt.NDArray[np.intp], wante
 
 def _check(a: Float32Array, b: Float32Array) -> None:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or not len(a):
-        raise ShapeError("features", got=(a.shape, b.shape), expected="(N, C) and (M, C) with the same C and N > 0")
+        raise ShapeError(
+            "features", got=(a.shape, b.shape), expected="(N, C) and (M, C) with the same C and N > 0"
+        )

@@ -27,8 +27,10 @@ _MASK_BYTES = {"mono8": 1, "8UC1": 1}
 _OBJECT_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # Header of compressed_depth_image_transport: int32 format, then the two float32 of its inverse-depth code.
 _COMPRESSED_DEPTH_HEADER = np.dtype([("format", "<i4"), ("a", "<f4"), ("b", "<f4")])
-# No RGB-D camera sees this far: a 32FC1 picture with such a median holds millimetres.
-_FARTHEST_MEDIAN_M = 100.0
+# No RGB-D camera sees this far: a 32FC1 picture with such a median holds millimetres, a pixel is a mistake.
+_FARTHEST_M = 100.0
+# From fisheye to telescope: focal length over the longer side.
+_SHORTEST_FOCAL, _LONGEST_FOCAL = 0.05, 100.0
 _REGISTRATION_MEND = (
     "Turn on depth registration in the camera driver (realsense2_camera align_depth.enable:=true, orbbec "
     "depth_registration:=true), or run depth_image_proc's register node"
@@ -112,13 +114,14 @@ def depth_m_from_msg(msg: Image | CompressedImage, topic: str) -> Float32Array:
         return raw.astype(np.float32) * np.float32(0.001)
     with np.errstate(invalid="ignore"):
         depth_m = np.where(np.isfinite(raw) & (raw > 0), raw, 0).astype(np.float32)
-    if depth_m.any() and (median := float(np.median(depth_m[depth_m > 0]))) > _FARTHEST_MEDIAN_M:
+    if depth_m.any() and (median := float(np.median(depth_m[depth_m > 0]))) > _FARTHEST_M:
         raise FrameError(
             f"depth picture on {topic}",
             got=f"a median of {median:.0f}",
             expected="metres in 32FC1",
             mend="These are millimetres: publish them as 16UC1, or divide by 1000",
         )
+    depth_m[depth_m > _FARTHEST_M] = 0
     return depth_m
 
 
@@ -142,12 +145,14 @@ def K_from_info(info: CameraInfo, size_wh: tuple[int, int], topic: str) -> Float
     P = np.array(info.p, dtype=np.float64).reshape(3, 4)[:, :3]
     # sensor_msgs/CameraInfo: K[0] = 0 means uncalibrated; P, not K, describes image_rect topics.
     chosen = P if K[0, 0] > 0 and P[0, 0] > 0 else K
-    sane = bool(np.isfinite(chosen).all()) and chosen[0, 0] > 0 and chosen[1, 1] > 0 and chosen[2, 2] == 1
-    if not sane:
+    focal, side = chosen.diagonal()[:2], max(info.width, info.height, *size_wh)
+    is_lens = bool(((focal > _SHORTEST_FOCAL * side) & (focal < _LONGEST_FOCAL * side)).all())
+    has_centre = bool((np.abs(chosen[:2, 2]) < 10 * side).all())
+    if not (np.isfinite(chosen).all() and is_lens and has_centre and chosen[2].tolist() == [0, 0, 1]):
         raise FrameError(
             f"camera matrix on {topic}",
             got=[float(f"{value:.6g}") for value in chosen.ravel()],
-            expected="fx > 0, fy > 0 and a last row of 0 0 1",
+            expected=f"focal lengths and centre of a {size_wh[0]}x{size_wh[1]} picture, a last row of 0 0 1",
             mend="Calibrate the camera, or give its driver the calibration file",
         )
     if (info.width, info.height) != size_wh:
@@ -176,16 +181,16 @@ def reference_from_request(request: SetReference.Request, newest: RgbdFrame | No
             expected="letters, digits, '_', '-' and '.' only",
             mend="It becomes part of a TF frame's name",
         )
-    mask = mask_from_msg(request.mask, "mask") if request.mask.data else None
+    mask = mask_from_msg(request.mask, "mask") if _is_given(request.mask) else None
     roi = request.roi
     roi_xywh = (roi.x_offset, roi.y_offset, roi.width, roi.height) if roi.width and roi.height else None
     T_cam_user = T_from_pose(request.object_pose) if request.has_object_pose else None
     depth_m, K = None, None
-    if request.image.data:
+    if _is_given(request.image):
         rgb = rgb_from_msg(request.image, "image")
-        if request.depth.data:
+        if _is_given(request.depth):
             depth_m = depth_m_from_msg(request.depth, "depth")
-        if request.depth.data or any(request.camera_info.k):
+        if depth_m is not None or any(request.camera_info.k):
             K = K_from_info(request.camera_info, (rgb.shape[1], rgb.shape[0]), "camera_info")
     elif newest is not None:
         rgb, depth_m, K = newest.rgb, newest.depth_m, newest.K
@@ -217,6 +222,11 @@ def T_from_pose(pose: Pose) -> Float64Array:
         )
     T[:3, :3] = rotation_from_quat_xyzw(quat_xyzw)
     return T
+
+
+def _is_given(picture: Image) -> bool:
+    """Whether a request holds this picture; one whose data got lost is given, and cannot be used."""
+    return bool(picture.data or picture.width or picture.height)
 
 
 def _check_same_frame(got: str, color_frame: str, topic: str, mend: str) -> None:

@@ -19,6 +19,8 @@ from nocsfm_ros.types import TrackState
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 # An input that was silent for this long counts as missing.
 SILENT_S = 2.0
+# A stamp this much older than its predecessor: the clock went back, or a recording began anew.
+_JUMP_S = 0.5
 # An input this much slower than another loses messages.
 _LOST_SHARE = 0.6
 
@@ -34,11 +36,13 @@ class InputWatch:
     last_s: float = -1e9
     last_stamp_s: float = 0.0
 
-    def received(self, msg: Any) -> None:
-        """Note one message."""
+    def received(self, msg: Any) -> bool:
+        """Note one message; whether time went back since the last one."""
+        stamp_s = msg.header.stamp.sec + 1e-9 * msg.header.stamp.nanosec
+        went_back = self.count > 0 and stamp_s < self.last_stamp_s - _JUMP_S
         self.count += 1
-        self.last_s = time.monotonic()
-        self.last_stamp_s = msg.header.stamp.sec + 1e-9 * msg.header.stamp.nanosec
+        self.last_s, self.last_stamp_s = time.monotonic(), stamp_s
+        return went_back
 
     def is_alive(self) -> bool:
         """Whether a message came lately."""
@@ -49,7 +53,7 @@ class InputMonitor:
     """Watches the three inputs, their synchronisation and the frames made of them."""
 
     def __init__(self, node: Node, watches: Sequence[InputWatch], slop_s: float) -> None:
-        self.watches, self._node, self._slop_s = watches, node, slop_s
+        self.watches, self._node, self.slop_s = watches, node, slop_s
         self.num_sets, self._last_set_s = 0, -1e9
         self.num_rejected, self._last_problem_s, self._problem = 0, -1e9, ""
 
@@ -77,7 +81,7 @@ class InputMonitor:
             stamps = [watch.last_stamp_s for watch in self.watches]
             return ERROR, (
                 f"not synchronised: newest stamps differ by {max(stamps) - min(stamps):.3f} s, allowed are "
-                f"{self._slop_s:g} s: let the drivers share one clock, or raise slop_s and queue_size"
+                f"{self.slop_s:g} s: let the drivers share one clock, or raise slop_s and queue_size"
             )
         if now - self._last_problem_s < SILENT_S:
             return WARN, self._problem

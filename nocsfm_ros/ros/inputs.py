@@ -46,13 +46,14 @@ class Inputs:
         exact = config.sync == "exact"
         self.monitor = InputMonitor(node, watches, 0.0 if exact else config.slop_s)
         for subscriber, watch in zip(self._subscribers, watches, strict=True):
-            subscriber.registerCallback(watch.received)
+            subscriber.registerCallback(self._on_message, watch)
         self._sync = (
             TimeSynchronizer(self._subscribers, config.queue_size)
             if exact
             else ApproximateTimeSynchronizer(self._subscribers, config.queue_size, config.slop_s)
         )
         self._sync.registerCallback(self._on_rgbd)
+        self._slop_ns = int(1e9 * self.monitor.slop_s)
 
     def destroy(self) -> None:
         """Unsubscribe."""
@@ -70,6 +71,24 @@ class Inputs:
             callback_group=self._group,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
+
+    def _on_message(self, msg: Image | CompressedImage | CameraInfo, watch: InputWatch) -> None:
+        """Called for every message before the synchroniser gets it.
+
+        When time goes back, messages without partners would stay the newest for ever and fill the queues,
+        which drop the oldest stamp first: that of every message still to come.
+        """
+        if not watch.received(msg):
+            return
+        self._node.get_logger().warning(
+            f"time went back on {watch.topic}: waiting messages of the time before are dropped",
+            throttle_duration_sec=5.0,
+        )
+        stamp_ns = msg.header.stamp.sec * 1_000_000_000 + msg.header.stamp.nanosec
+        with self._sync.lock:
+            for queue in self._sync.queues:
+                for waiting_ns in [waiting for waiting in queue if waiting > stamp_ns + self._slop_ns]:
+                    del queue[waiting_ns]
 
     def _on_rgbd(
         self, color: Image | CompressedImage, depth: Image | CompressedImage, info: CameraInfo

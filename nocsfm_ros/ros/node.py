@@ -2,7 +2,8 @@
 
 Threads: the executor's run the callbacks; the worker's alone touches the tracker and publishes. Inputs,
 services, housekeeping and transitions are callback groups of their own, so that what waits for the worker
-stops neither the pictures nor the diagnostics.
+stops neither the pictures nor the diagnostics. Autostart is one too: while the weights load, state and
+parameters can be asked for.
 """
 
 from __future__ import annotations
@@ -70,7 +71,10 @@ class TrackerNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._on_set_parameters)
         Services(self, self._worker, lambda: self._config, lambda: self._newest)
         self.create_timer(1.0, self._on_second, callback_group=MutuallyExclusiveCallbackGroup())
-        self._autostart_timer = self.create_timer(0.0, self._on_autostart) if self._config.autostart else None
+        self._autostart_timer = None
+        if self._config.autostart:
+            group = MutuallyExclusiveCallbackGroup()
+            self._autostart_timer = self.create_timer(0.0, self._on_autostart, callback_group=group)
 
     def stop(self) -> bool:
         """End the worker; services and transitions that wait for it return at once.
@@ -84,6 +88,8 @@ class TrackerNode(LifecycleNode):
         """Join the worker first: it publishes."""
         self.stop()
         super().destroy_node()
+        # rclpy leaves it, and with it the participant stays in the graph and in shared memory.
+        self.__dict__.pop("_state_machine", None)
 
     # -- lifecycle: rclpy swallows what a transition raises, so each says itself what went wrong
 
@@ -173,8 +179,8 @@ class TrackerNode(LifecycleNode):
         changed, result = checked_change(self._config, parameters)
         if changed != self._config:
             self._config = changed
-            if self._worker.stats.loaded:
-                self._worker.post(lambda tracker: tracker.configure(changed))
+            # Also while the weights load, which began with the old values; without a tracker it does nothing.
+            self._worker.post(lambda tracker: tracker.configure(changed))
         return result
 
     def _on_second(self) -> None:
@@ -218,7 +224,12 @@ def _end(node: TrackerNode | None, executor: MultiThreadedExecutor | None) -> No
     if node is not None and stopped:
         node.destroy_node()
     rclpy.try_shutdown()
-    if not stopped:  # inside an import, a download or a long computation, which no thread can interrupt
+    # Either the worker is inside an import, a download or a long computation, which no thread can interrupt, or
+    # torch would now be taken apart module by module, for longer than ros2 launch waits before it kills.
+    if not stopped or "torch" in sys.modules:
+        if stopped:
+            rclpy.get_default_context().destroy()  # takes the leave of the other participants
+        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
 

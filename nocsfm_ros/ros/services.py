@@ -108,11 +108,9 @@ class Services:
         try:
             answer = future.result(timeout=self._config().service_timeout_s)
         except (FutureTimeoutError, TimeoutError):
-            future.cancel()
-            response.success, response.message = (
-                False,
-                (f"not done within {self._config().service_timeout_s:g} s (parameter service_timeout_s)"),
-            )
+            later = "it was taken back" if future.cancel() else "it goes on and may still take effect"
+            limit = f"within {self._config().service_timeout_s:g} s (parameter service_timeout_s)"
+            response.success, response.message = False, f"not done {limit}; {later}"
         except CancelledError:
             response.success, response.message = False, "the node is shutting down"
         except Exception as error:

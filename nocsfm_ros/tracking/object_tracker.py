@@ -11,11 +11,17 @@ from nocsfm_ros.config import Config
 from nocsfm_ros.estimator import Estimator
 from nocsfm_ros.geometry.camera import project
 from nocsfm_ros.geometry.crops import box_from_mask
-from nocsfm_ros.geometry.transforms import invert, nearest_rotation, rotation_angle_deg, transform
+from nocsfm_ros.geometry.transforms import nearest_rotation, rotation_angle_deg, transform
 from nocsfm_ros.matching.localiser import find_candidates
 from nocsfm_ros.object_model import ObjectModel
 from nocsfm_ros.types import (
-    BoxXywh, Float32Array, PoseEstimate, RgbdFrame, SimilarityPose, Track, TrackState,
+    BoxXywh,
+    Float32Array,
+    PoseEstimate,
+    RgbdFrame,
+    SimilarityPose,
+    Track,
+    TrackState,
 )
 
 MAX_STEP_S = 0.5  # velocity says nothing after a longer gap

@@ -20,6 +20,7 @@ MIN_STEP_M, MIN_STEP_SHARE = (
 )  # this far in front of the background is object: a centimetre, or 1.5 %
 MIN_OBJECT_SHARE = 0.03  # of the box; less in front of the background is noise, and the box itself is taken
 PLANE_SAMPLES = 64
+LITTLE_DEPTH = 0.4  # of the object's pixels: below it much of the surface is not known
 MAX_RING_HOLES = 0.2  # above it, pixels without depth are what the background looks like
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,11 @@ def _check_foreground(mask: BoolArray, depth_m: Float32Array | None) -> None:
             got="no valid depth on the object",
             expected="metres on its surface",
             mend="move the object into the sensor's range, or leave the depth out",
+        )
+    if depth_m is not None and np.mean(depth_m[mask] > 0) < LITTLE_DEPTH:
+        logger.warning(
+            "reference: only %.0f %% of the object has depth (too near, dark or shiny?); poses will be poor",
+            100 * np.mean(depth_m[mask] > 0),
         )
 
 

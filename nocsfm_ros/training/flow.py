@@ -18,6 +18,7 @@ from nocsfm_ros.training.pairs import PairBatch
 TAU_ZERO_SHARE = 0.85  # one Euler step starts at 0: that is where accuracy counts
 FOREGROUND_WEIGHT = 4.0
 LATENT_WEIGHT = 0.3
+MASK_WEIGHT = 3.0  # registration forgives a coarse map, but not pixels of the table
 
 
 def train_flow(
@@ -59,5 +60,5 @@ def flow_losses(
     parts = {
         "latent": latent, "nocs": foreground_loss(nocs, batch.nocs, batch.mask), "mask": mask_loss(logit, batch.mask)
     }
-    loss = LATENT_WEIGHT * latent + parts["nocs"] + 2 * parts["mask"]
+    loss = LATENT_WEIGHT * latent + parts["nocs"] + MASK_WEIGHT * parts["mask"]
     return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}

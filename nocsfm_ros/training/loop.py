@@ -103,7 +103,8 @@ class TrainingRun:
             file.write(json.dumps(line) + "\n")
         left_min = (self.budget_s - self.spent_s) / 60
         parts = " ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        report(f"{self.samples} samples, {self.samples / max(self.spent_s, 1e-9):.0f}/s, {left_min:.0f} min left: {parts}")
+        speed = self.samples / max(self.spent_s, 1e-9)
+        report(f"{self.samples} samples, {speed:.0f}/s, {left_min:.0f} min left: {parts}")
 
 
 def _schedule(progress: float) -> float:

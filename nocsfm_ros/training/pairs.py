@@ -44,9 +44,9 @@ class PairBatch:
 class Drops:
     """Shares of the samples in which a condition is withheld or another object is asked for."""
 
-    live_depth: float = 0.2
-    reference_depth: float = 0.15
-    other_object: float = 0.1
+    live_depth: float = 0.1
+    reference_depth: float = 0.1
+    other_object: float = 0.07
 
 
 class PairSampler:

@@ -97,6 +97,17 @@ def test_plain_folder_label_masks_are_given_by_number(tmp_path: Path) -> None:
     assert source.mask(0, 4) is None and source.mask(1, 3) is None
 
 
+def test_plain_folder_semantic_mask_is_of_the_largest_instance(tmp_path: Path) -> None:
+    labels, instances = np.zeros((48, 64), np.uint8), np.zeros((48, 64), np.uint8)
+    labels[5:10, 5:10], labels[20:40, 20:40] = 6, 6
+    instances[5:10, 5:10], instances[20:40, 20:40] = 1, 2
+    folder = make_plain(tmp_path)
+    write(folder / "semantic" / "frame_2.png", labels)
+    write(folder / "instance" / "frame_2.png", instances)
+    mask = open_source(tmp_path).mask(0, 6)
+    assert mask is not None and np.array_equal(mask, instances == 2)
+
+
 def test_frame_unreadable_or_unregistered_raises_frame_error(tmp_path: Path) -> None:
     make_plain(tmp_path)
     (tmp_path / "rgb" / "frame_2.png").write_bytes(b"no picture")

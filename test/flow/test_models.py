@@ -56,7 +56,8 @@ def test_rgb_autoencoder_takes_what_is_not_black_as_the_object() -> None:
 def test_velocity_depends_on_reference_live_view_and_time() -> None:
     torch.manual_seed(0)
     model = VelocityNetwork(latent_side=16, widths=SMALL).eval()
-    z, tau, live, reference = torch.randn(1, 8, 16, 16), torch.zeros(1), torch.rand(1, 8, 64, 64), torch.rand(1, 8, 64, 64)
+    z, tau = torch.randn(1, 8, 16, 16), torch.zeros(1)
+    live, reference = torch.rand(1, 8, 64, 64), torch.rand(1, 8, 64, 64)
 
     def velocity(live: torch.Tensor, reference: torch.Tensor, tau: torch.Tensor) -> torch.Tensor:
         return model(z, tau, model.encode_live(live), model.encode_reference(reference))

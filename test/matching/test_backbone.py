@@ -1,4 +1,4 @@
-"""Both backbones: shapes, lengths, the map from cells to pixels, and clear words for weights that are not right."""
+"""Both backbones: shapes, lengths, the map from cells to pixels, clear words for bad weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ def save_dinov3(folder: Path) -> Path:
 
     torch.manual_seed(0)
     config = DINOv3ViTConfig(
-        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, patch_size=16,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        patch_size=16,
         num_register_tokens=4,
     )
     DINOv3ViTModel(config).save_pretrained(folder)
@@ -50,15 +54,18 @@ def test_efficientnet_mirrored_picture_gives_mirrored_cells() -> None:
     straight = lite().encode(rgb).features
     mirrored = lite().encode(np.ascontiguousarray(rgb[:, ::-1])).features[:, ::-1]
     straight, mirrored = (x - x.mean(axis=(0, 1)) for x in (straight, mirrored))
-    left, middle, right = (float((straight[:, 1:-1] * np.roll(mirrored, d, axis=1)[:, 1:-1]).sum()) for d in (1, 0, -1))
+    moved = (np.roll(mirrored, step, axis=1) for step in (1, 0, -1))
+    left, middle, right = (float((straight[:, 1:-1] * cells[:, 1:-1]).sum()) for cells in moved)
     shift_cells = 0.5 * (left - right) / (left - 2 * middle + right)
     assert abs(shift_cells) * 16 / 2 < 1.5
 
 
-@pytest.mark.parametrize("bad", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32), np.zeros((0, 8, 3), np.uint8)])
-def test_encode_no_picture_raises(bad: Uint8Array) -> None:
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((8, 8), np.uint8), ((8, 8, 3), np.float32), ((0, 8, 3), np.uint8)]
+)
+def test_encode_no_picture_raises(shape: tuple[int, ...], dtype: type) -> None:
     with pytest.raises(ShapeError, match="uint8"):
-        lite().encode(bad)
+        lite().encode(np.zeros(shape, dtype))
 
 
 def test_dinov3_folder_gives_one_unit_feature_per_patch(tmp_path: Path) -> None:
@@ -74,8 +81,8 @@ def test_dinov3_features_are_patch_tokens_row_by_row(tmp_path: Path) -> None:
 
     folder, rgb = save_dinov3(tmp_path / "dino"), noise(3, 32, 48)
     found = load_backbone(str(folder), "cpu").encode(rgb).features
-    scaled = (torch.from_numpy(rgb).permute(2, 0, 1)[None] / 255.0 - torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
-    scaled = scaled / torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    scaled = (torch.from_numpy(rgb).permute(2, 0, 1)[None] / 255.0 - mean) / std
     with torch.inference_mode():
         tokens = DINOv3ViTModel.from_pretrained(folder).eval()(pixel_values=scaled).last_hidden_state[0, 5:]
     expected = torch.nn.functional.normalize(tokens, dim=1).reshape(2, 3, 32).numpy()

@@ -19,7 +19,7 @@ def unit_rows(seed: int, *shape: int) -> np.ndarray:  # type: ignore[type-arg]
 def test_similarity_map_planted_cell_is_one_and_others_equal_brute_force() -> None:
     reference, frame = unit_rows(0, 5, 16), unit_rows(1, 4, 6, 16)
     frame[2, 3] = reference[4]
-    expected = np.array([[max(float(r @ frame[i, j]) for r in reference) for j in range(6)] for i in range(4)])
+    expected = np.array([[max(float(r @ cell) for r in reference) for cell in row] for row in frame])
     found = similarity_map(reference, frame)
     assert found.shape == (4, 6)
     assert np.allclose(found, expected, atol=1e-6)
@@ -65,7 +65,8 @@ def test_feature_map_pixels_and_cells_are_inverse_and_exact() -> None:
 def test_cell_mask_half_plane_takes_cells_whose_middle_is_inside() -> None:
     mask = np.zeros((32, 64), bool)
     mask[:, 24:] = True
-    assert cell_mask(FeatureMap(np.zeros((2, 4, 1), np.float32), 16.0), mask)[0].tolist() == [False, True, True, True]
+    chosen = cell_mask(FeatureMap(np.zeros((2, 4, 1), np.float32), 16.0), mask)
+    assert chosen.tolist() == [[False, True, True, True]] * 2
 
 
 def test_match_points_shifted_grid_gives_shift_inside_masks_only() -> None:
@@ -75,7 +76,7 @@ def test_match_points_shifted_grid_gives_shift_inside_masks_only() -> None:
     mask[16:80, 16:80] = True
     uv_ref, uv_live, similarity = match_points(reference, mask, live)
     assert len(uv_ref) == 16
-    assert np.allclose(uv_live - uv_ref, (32.0, 16.0), atol=1.0)
+    assert np.abs(uv_live - uv_ref - (32.0, 16.0)).max() < 8.0  # refined by less than half a cell
     assert mask[np.rint(uv_ref[:, 1]).astype(int), np.rint(uv_ref[:, 0]).astype(int)].all()
     assert (similarity > 0.99).all()
 

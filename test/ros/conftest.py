@@ -187,14 +187,19 @@ class Robot:
         self.messages = Messages()
         self._clients: dict[str, Any] = {}
         self._publishers: dict[str, Any] = {}
+        self._closing = False
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
 
     def _spin(self) -> None:
+        from rclpy.exceptions import InvalidHandle
         from rclpy.executors import ExternalShutdownException, ShutdownException
 
+        # rclpy's executor meets InvalidHandle where close() or a transition destroys what it is waiting for.
         with contextlib.suppress(ExternalShutdownException, ShutdownException):
-            self.executor.spin()
+            while self.context.ok() and not self._closing:
+                with contextlib.suppress(InvalidHandle):
+                    self.executor.spin()
 
     def start_node(self, active: bool = True, build: Any = None, **arguments: Any) -> Any:
         """A tracker node with a FakeTracker; waits until it is active."""
@@ -257,6 +262,7 @@ class Robot:
             tracker.gate.set()
         for node in self.nodes:
             node.stop()
+        self._closing = True
         self.executor.shutdown(timeout_sec=2.0)
         for node in [*self.nodes, self.peer]:
             node.destroy_node()

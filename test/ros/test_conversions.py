@@ -145,11 +145,21 @@ def test_error_names_the_topic_and_the_mend(messages: Any) -> None:
         [60.0, 0, 30, 0, -60.0, 20, 0, 0, 1],
         [60.0, 0, 30, 0, 60.0, 20, 0, 0, 0],
         [60.0, 0, float("inf"), 0, 60.0, 20, 0, 0, 1],
+        [60.0, 0, 1e9, 0, 60.0, 20, 0, 0, 1],
+        [1e-9, 0, 30, 0, 1e-9, 20, 0, 0, 1],
+        [1e12, 0, 30, 0, 1e12, 20, 0, 0, 1],
     ],
 )
 def test_camera_matrix_that_cannot_be_is_refused(messages: Any, k: list[float]) -> None:
     with pytest.raises(FrameError, match="camera matrix"):
         K_from_info(messages.info(k=k), (64, 48), "t")
+
+
+def test_stray_pixel_farther_than_any_camera_sees_is_invalid(messages: Any) -> None:
+    metres = np.full((48, 64), 0.7, np.float32)
+    metres[0] = 1e30
+    depth_m = depth_m_from_msg(messages.image(metres, "32FC1"), "t")
+    assert not depth_m[0].any() and np.all(depth_m[1:] == np.float32(0.7))
 
 
 def test_projection_matrix_of_a_rectified_camera_wins_over_k() -> None:

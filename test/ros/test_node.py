@@ -16,7 +16,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nocsfm_msgs.msg import Track, TrackArray
 from nocsfm_msgs.srv import SetReference
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
 NODE = "/nocsfm_tracker"
@@ -160,6 +160,52 @@ def test_unsynchronised_stamps_give_no_frame_and_are_explained(robot: Any, event
     assert "not synchronised" in monitor.status()[1] and "1.000 s" in monitor.status()[1]
 
 
+@pytest.mark.parametrize("sync", ["approximate", "exact"])
+def test_time_going_back_with_queues_full_of_the_future_is_met_by_new_frames(
+    robot: Any, eventually: Any, sync: str
+) -> None:
+    node = robot.start_node(parameters={"sync": sync, "queue_size": 2})
+    _publish(robot, stamp_ns=100 * 10**9)
+    frames = eventually(lambda: robot.trackers[0].frames)
+    info = node._inputs.monitor.watches[2]
+    for count in (2, 3):  # pictures lost on the way leave infos without partners
+        robot.publisher(CameraInfo, "/rgb/camera_info").publish(
+            robot.messages.info(stamp_ns=count * 100 * 10**9)
+        )
+        eventually(lambda count=count: info.count == count)
+    for second in (5, 6):
+        _publish(robot, stamp_ns=second * 10**9)
+        eventually(lambda second=second: frames[-1].stamp_ns == second * 10**9)
+
+
+def test_camera_that_goes_and_comes_back_is_missed_and_heard_again(robot: Any, eventually: Any) -> None:
+    node = robot.start_node()
+    _publish(robot)
+    frames = eventually(lambda: robot.trackers[0].frames)
+    for publisher in robot._publishers.values():
+        robot.peer.destroy_publisher(publisher)
+    robot._publishers.clear()
+    for watch in node._inputs.monitor.watches:
+        watch.last_s -= 60.0  # silent for a minute
+    eventually(lambda: "/rgb/camera_info: no publisher" in node._inputs.monitor.status()[1])
+    _publish(robot, stamp_ns=60 * 10**9)
+    eventually(lambda: len(frames) == 2)
+
+
+def test_several_objects_get_a_label_a_track_and_a_transform_each(robot: Any, eventually: Any) -> None:
+    robot.start_node()
+    for name in ("mug", "cup"):
+        _set_reference(robot, object_id=name)
+    mask, tf, pose = (
+        robot.listen(kind, topic)
+        for kind, topic in ((Image, f"{NODE}/mask"), (TFMessage, "/tf"), (PoseStamped, f"{NODE}/pose"))
+    )
+    _publish(robot)
+    eventually(lambda: mask and tf and pose)
+    assert [transform.child_frame_id for transform in tf[0].transforms] == ["mug", "cup"]
+    assert set(mask[0].data) == {0, 2}, "the fake finds both in the same place: the later label is on top"
+
+
 def test_exact_sync_takes_equal_stamps_only(robot: Any, eventually: Any) -> None:
     robot.start_node(parameters={"sync": "exact"})
     robot.publish(robot.messages.color(), robot.messages.depth(stamp_ns=5_000_000_008), robot.messages.info())
@@ -221,6 +267,8 @@ def test_lifecycle_without_autostart_walks_by_service_and_frees_the_tracker(
         assert robot.call(ChangeState, f"{NODE}/change_state", request).success
         assert robot.call(GetState, f"{NODE}/get_state", GetState.Request()).current_state.label == state
     assert not node._worker.stats.loaded and len(robot.trackers) == 1
+    refused = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVATE))
+    assert not robot.call(ChangeState, f"{NODE}/change_state", refused).success, "not from unconfigured"
     assert node.count_publishers(f"{NODE}/tracks") == 0
 
 

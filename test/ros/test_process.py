@@ -17,7 +17,14 @@ pytest.importorskip("nocsfm_msgs", reason="needs the built message package nocsf
 
 # A tracker whose weights take for ever, and one that is there at once.
 _ENDLESS = "import time; from nocsfm_ros.ros.node import main; exit(main(build=lambda _: time.sleep(60)))"
-_QUICK = "from nocsfm_ros.ros.node import main; exit(main(build=lambda _: object()))"
+# The second one's interpreter ends as slowly as one that has loaded torch.
+_QUICK = """
+import atexit, sys, time
+from nocsfm_ros.ros.node import main
+atexit.register(time.sleep, 60)
+sys.modules.setdefault("torch", None)
+exit(main(build=lambda _: object()))
+"""
 _END_S = 2.0
 
 

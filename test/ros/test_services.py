@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: ./run test prepares it, or source a distribution")
 pytest.importorskip("nocsfm_msgs", reason="needs the built message package nocsfm_msgs")
 
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from nocsfm_msgs.srv import RemoveReference, SetReference
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
@@ -75,13 +78,25 @@ def _bad_references(robot: Any) -> dict[str, dict[str, Any]]:
     return {
         "truncated": {"image": messages.color(data=b"abc")},
         "encoding": {"image": messages.image(np.zeros((48, 64, 3), np.uint16), "rgb16")},
+        "all_data_lost": {"image": messages.color(data=b"")},
         "1x1": {"image": messages.image(np.zeros((1, 1, 3), np.uint8), "rgb8")},
+        "huge": {"image": messages.image(np.zeros((16, 8193, 3), np.uint8), "rgb8")},
         "no_object": {"image": color, "mask": _mask(robot, value=0)},
         "mask_of_another_size": {"image": color, "mask": _mask(robot, 10, 10)},
         "mask_truncated": {
             "image": color,
             "mask": messages.image(np.zeros((48, 64), np.uint8), "mono8", data=b"a"),
         },
+        "mask_data_lost": {
+            "image": color,
+            "mask": messages.image(np.ones((48, 64), np.uint8), "mono8", data=b""),
+        },
+        "depth_data_lost": {
+            "image": color,
+            "depth": messages.depth(data=b""),
+            "camera_info": messages.info(),
+        },
+        "box_outside": {"image": color, "roi": RegionOfInterest(x_offset=999, y_offset=9, width=9, height=9)},
         "depth_without_camera": {"image": color, "depth": messages.depth()},
         "camera_of_zeros": {
             "image": color,
@@ -136,12 +151,15 @@ def test_request_the_tracker_cannot_finish_in_time_is_answered_with_a_failure(
     tracker = robot.trackers[0]
     tracker.gate.clear()
     response = robot.call(Trigger, f"{NODE}/reset", Trigger.Request())
-    assert not response.success and "within 0.2 s" in response.message
+    assert not response.success and "within 0.2 s" in response.message and "goes on" in response.message
+    waiting = robot.call(RemoveReference, f"{NODE}/remove_reference", RemoveReference.Request())
+    assert not waiting.success and "taken back" in waiting.message
     messages = robot.messages
     robot.publish(messages.color(), messages.depth(), messages.info())
     eventually(lambda: node._inputs.monitor.num_sets, "inputs are served meanwhile")
     tracker.gate.set()
     eventually(lambda: tracker.frames)
+    assert "remove_reference" not in tracker.calls
 
 
 def test_remove_reference_forgets_one_all_or_says_there_is_none(robot: Any) -> None:
@@ -189,6 +207,26 @@ def test_live_parameter_reaches_the_tracker(robot: Any, eventually: Any) -> None
     assert _set_parameter(robot, "tracking.min_confidence", 0.25).successful
     eventually(lambda: robot.trackers[0].config.tracking.min_confidence == 0.25)
     assert _set_parameter(robot, "tracking.min_confidence", 1).successful, "1 is as good as 1.0"
+
+
+def test_value_set_while_the_weights_load_reaches_the_tracker(
+    robot: Any, eventually: Any, fake_tracker: Any
+) -> None:
+    gate = threading.Event()
+
+    def build(config: Any) -> Any:
+        gate.wait(20.0)
+        robot.trackers.append(fake_tracker(config))
+        return robot.trackers[-1]
+
+    robot.start_node(active=False, build=build)
+    assert robot.call(GetState, f"{NODE}/get_state", GetState.Request()).current_state.label == "configuring"
+    assert _set_parameter(robot, "tracking.min_confidence", 0.25).successful
+    second = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+    assert not robot.call(ChangeState, f"{NODE}/change_state", second).success, "one at a time"
+    gate.set()
+    eventually(lambda: robot.trackers and robot.trackers[0].config.tracking.min_confidence == 0.25)
+    robot.wait_state(robot.nodes[0], "active")
 
 
 @pytest.mark.parametrize(

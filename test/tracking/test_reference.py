@@ -105,6 +105,13 @@ def test_depth_of_nan_becomes_zero() -> None:
     assert reference.depth_m is not None and np.all(reference.depth_m[0] == 0)
 
 
+def test_depth_on_little_of_the_object_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    depth_m = scene_m()
+    depth_m[45:80] = 0
+    reference_from_arrays("mug", RGB, OBJECT, depth_m=depth_m, K=K)
+    assert "only 12 % of the object has depth" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

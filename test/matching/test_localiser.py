@@ -1,0 +1,89 @@
+"""A coloured square is found where it is, with a backbone whose features are the colours themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nocsfm_ros.config import MatchingConfig
+from nocsfm_ros.errors import ConfigError
+from nocsfm_ros.matching.backbone import Backbone
+from nocsfm_ros.matching.localiser import encode_reference, find_candidates
+from nocsfm_ros.types import BoolArray, Uint8Array
+
+GREY, ORANGE, BLUE = (90, 90, 90), (250, 120, 10), (20, 40, 240)
+
+
+class MeanColour(Backbone):
+    """Each 16 x 16 cell's mean colour, its brightness taken out."""
+
+    stride = 16
+
+    def _features(self, image: torch.Tensor) -> torch.Tensor:
+        colour = torch.nn.functional.avg_pool2d(image, 16)
+        return colour - colour.mean(dim=1, keepdim=True) + 1.0
+
+
+def picture(*squares: tuple[int, int, int, tuple[int, int, int]]) -> Uint8Array:
+    rgb = np.full((480, 640, 3), GREY, np.uint8)
+    for x, y, side, colour in squares:
+        rgb[y : y + side, x : x + side] = colour
+    return rgb
+
+
+def mask_of(x: int, y: int, side: int) -> BoolArray:
+    mask = np.zeros((480, 640), bool)
+    mask[y : y + side, x : x + side] = True
+    return mask
+
+
+CONFIG = MatchingConfig(frame_side=640, similarity_threshold=0.8, max_candidates=3)
+REFERENCE = encode_reference(picture((300, 200, 90, ORANGE)), mask_of(300, 200, 90), MeanColour("cpu"))
+
+
+def test_encode_reference_pixels_lie_in_the_mask_and_features_are_unit() -> None:
+    u, v = REFERENCE.pixels_uv.T
+    assert REFERENCE.pixels_uv.shape == (len(REFERENCE.features), 2)
+    assert u.min() >= 299 and u.max() <= 391 and v.min() >= 199 and v.max() <= 291
+    assert np.allclose(np.linalg.norm(REFERENCE.features, axis=1), 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("frame_side", [640, 960, 320])
+@pytest.mark.parametrize("side", [64, 128])
+def test_find_candidates_square_among_others_is_first_with_its_box(frame_side: int, side: int) -> None:
+    frame = picture((96, 320, side, ORANGE), (400, 100, 128, BLUE))
+    config = MatchingConfig(frame_side=frame_side, similarity_threshold=0.8)
+    best = find_candidates(frame, REFERENCE, MeanColour("cpu"), config)[0]
+    centre = np.array([96 + side / 2 - 0.5, 320 + side / 2 - 0.5])
+    assert np.abs(np.array(best.centre_uv) - centre).max() < side / 4
+    assert best.box_xywh[0] < centre[0] < best.box_xywh[0] + best.box_xywh[2]
+    assert best.box_xywh[1] < centre[1] < best.box_xywh[1] + best.box_xywh[3]
+
+
+def test_find_candidates_cell_aligned_square_box_is_exact() -> None:
+    best = find_candidates(picture((96, 320, 96, ORANGE)), REFERENCE, MeanColour("cpu"), CONFIG)[0]
+    assert best.box_xywh == pytest.approx((95.5, 319.5, 96.0, 96.0))
+
+
+def test_find_candidates_two_squares_gives_both_and_no_more_than_asked() -> None:
+    frame = picture((96, 320, 96, ORANGE), (400, 96, 96, ORANGE))
+    candidates = find_candidates(frame, REFERENCE, MeanColour("cpu"), CONFIG)
+    assert len(candidates) <= CONFIG.max_candidates
+    assert {candidate.centre_uv[0] > 320 for candidate in candidates[:2]} == {True, False}
+    assert candidates == sorted(candidates, key=lambda candidate: -candidate.score)
+
+
+def test_find_candidates_object_absent_gives_none() -> None:
+    assert find_candidates(picture((400, 100, 128, BLUE)), REFERENCE, MeanColour("cpu"), CONFIG) == []
+
+
+def test_encode_reference_empty_mask_raises() -> None:
+    with pytest.raises(ConfigError, match="no pixel"):
+        encode_reference(picture(), np.zeros((480, 640), bool), MeanColour("cpu"))
+
+
+def test_encode_reference_one_pixel_mask_gives_features() -> None:
+    mask = np.zeros((480, 640), bool)
+    mask[17, 33] = True
+    assert len(encode_reference(picture(), mask, MeanColour("cpu")).features) > 0

@@ -1,0 +1,66 @@
+"""Similarity of a pose's appearance: of views with depth, of slivers, and of views without depth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nocsfm_ros.matching.backbone import FeatureMap
+from nocsfm_ros.object_model import View
+from nocsfm_ros.types import BoolArray, ObjectCrop, SimilarityPose
+from nocsfm_ros.verification import look_similarity, pose_similarity
+
+SIDE, STRIDE, CHANNELS = 224, 16.0, 32
+K_CROP = np.array([[400.0, 0, 111.5], [0, 400.0, 111.5], [0, 0, 1]])
+DEPTH_M = np.ones((SIDE, SIDE), np.float32)
+CROP = ObjectCrop(np.zeros((SIDE, SIDE, 3), np.uint8), DEPTH_M, np.eye(3), K_CROP)
+STILL = SimilarityPose(np.eye(3), np.zeros(3), 0.2)
+WHOLE = np.zeros((SIDE, SIDE), bool)
+WHOLE[40:180, 40:180] = True
+SLIVER = np.zeros((SIDE, SIDE), bool)
+SLIVER[40:180, 121:127] = True  # between the middles of two columns of cells
+
+
+def features_of(seed: int) -> FeatureMap:
+    values = np.random.default_rng(seed).normal(size=(14, 14, CHANNELS)).astype(np.float32)
+    return FeatureMap(values / np.linalg.norm(values, axis=2, keepdims=True), STRIDE)
+
+
+def view_of(features: FeatureMap, mask: BoolArray, has_depth: bool = True) -> View:
+    v, u = np.mgrid[:SIDE, :SIDE]
+    points = (np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(K_CROP).T).astype(np.float32)
+    points[~mask if has_depth else slice(None)] = np.nan
+    nothing = np.zeros((0, 3))
+    return View(np.eye(4), np.eye(4), 0.2, torch.zeros(1), features, mask, points, nothing)
+
+
+@pytest.mark.parametrize("mask", [WHOLE, SLIVER])
+def test_right_pose_of_the_same_picture_is_as_similar_as_can_be(mask: BoolArray) -> None:
+    features = features_of(0)
+    assert pose_similarity(STILL, view_of(features, mask), CROP, features) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("mask", [WHOLE, SLIVER])
+def test_another_picture_is_not_similar(mask: BoolArray) -> None:
+    similarity = pose_similarity(STILL, view_of(features_of(0), mask), CROP, features_of(1))
+    assert similarity is not None and similarity < 0.3
+
+
+def test_pose_outside_the_crop_is_not_similar() -> None:
+    features = features_of(0)
+    aside = SimilarityPose(np.eye(3), np.array([5.0, 0, 0]), 0.2)
+    assert pose_similarity(aside, view_of(features, WHOLE), CROP, features) == 0.0
+
+
+def test_view_without_depth_has_no_similarity_of_a_pose() -> None:
+    features = features_of(0)
+    assert pose_similarity(STILL, view_of(features, WHOLE, has_depth=False), CROP, features) is None
+
+
+def test_look_without_depth_tells_the_same_thing_from_another() -> None:
+    view = view_of(features_of(0), WHOLE, has_depth=False)
+    same, other = (look_similarity(view, features_of(seed), WHOLE) for seed in (0, 1))
+    assert same == pytest.approx(0.9, abs=1e-5)
+    assert other < 0.5
+    assert look_similarity(view, features_of(0), np.zeros((SIDE, SIDE), bool)) == 0.0
