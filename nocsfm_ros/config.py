@@ -63,11 +63,11 @@ class MatchingConfig:
     """Finding the object in the whole picture, and point matches inside a crop."""
 
     frame_side: int = _tunable(
-        960, "longer side of the picture given to the backbone: small objects need more", unit="pixels", low=128,
+        640, "longer side of the picture given to the backbone: small objects need more", unit="pixels", low=128,
         high=4096,
     )
     similarity_threshold: float = _tunable(
-        0.55, "cells under this cosine similarity are background", low=-1.0, high=1.0
+        0.5, "cells under this cosine similarity are background", low=-1.0, high=1.0
     )
     max_candidates: int = _tunable(
         4, "regions looked at per searched frame; each costs one flow pass", unit="regions", low=1, high=32

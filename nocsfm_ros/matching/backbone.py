@@ -18,10 +18,8 @@ from nocsfm_ros.errors import CheckpointError, ShapeError
 from nocsfm_ros.types import Float32Array, Float64Array, Uint8Array
 
 EFFICIENTNET = "efficientnet_lite0"
-FINE_BLOCK, COARSE_BLOCK = (
-    10,
-    14,
-)  # the last blocks of stride 16 (where it is) and stride 32 (what it is)
+FINE_BLOCK = 10  # the last of stride 16: where it is
+COARSE_BLOCK = 14  # the last of 192 channels at stride 32: what it is
 STRIDE = 16
 # TensorFlow's SAME padding is lopsided, and the trained kernels lean the other way: by the centroid of the
 # gradient cell i sees pixel 16 i + 9.3; this padding brings it to 16 i + 7.5, the middle of its own pixels.

@@ -43,7 +43,7 @@ class TrackerNode(LifecycleNode):
     """6D pose of objects known from one picture each, from registered RGB-D messages."""
 
     def __init__(self, build: Callable[[Config], TrackerLike] | None = None, **node_arguments: Any) -> None:
-        """Make the node; nothing heavy happens before configure.
+        """Make the node; with autostart the worker begins to load the weights.
 
         Args:
             build: makes the tracker from the settings; the default loads the weights.
@@ -62,6 +62,8 @@ class TrackerNode(LifecycleNode):
             self.destroy_node()
             raise
         self._problem = ""
+        # Before any service is offered: a request that comes at once then waits for the weights.
+        self._loading = self._worker.load(self._config) if self._config.autostart else None
         self._newest: RgbdFrame | None = None
         self._inputs: Inputs | None = None
         self._publishing: Publishing | None = None
@@ -98,7 +100,8 @@ class TrackerNode(LifecycleNode):
         self._problem = "loading the weights"
         self.get_logger().info(self._problem)
         try:
-            self._worker.load(self._config).result()
+            loading, self._loading = self._loading or self._worker.load(self._config), None
+            loading.result()
             self._publishing = Publishing(self, self._broadcaster)
         except CancelledError:
             return TransitionCallbackReturn.FAILURE

@@ -95,6 +95,7 @@ def test_squared_residuals_equal_the_plain_formula() -> None:
     rotations = Rotation.random(6, random_state=0).as_matrix()
     shifts, scales = np.random.default_rng(4).normal(size=(6, 3)), np.linspace(0.2, 2, 6)
     plain = np.stack([
-        ((DST - s * SRC @ turn.T - shift) ** 2).sum(axis=1) for turn, shift, s in zip(rotations, shifts, scales, strict=True)
+        ((DST - s * SRC @ turn.T - shift) ** 2).sum(axis=1)
+        for turn, shift, s in zip(rotations, shifts, scales, strict=True)
     ])
     np.testing.assert_allclose(squared_residuals(rotations, shifts, scales, SRC, DST), plain, atol=1e-12)

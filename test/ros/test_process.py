@@ -25,7 +25,7 @@ atexit.register(time.sleep, 60)
 sys.modules.setdefault("torch", None)
 exit(main(build=lambda _: object()))
 """
-_END_S = 2.0
+_END_S = 4.5  # ros2 launch waits 5 s before it sends SIGTERM, then SIGKILL
 
 
 class Node:

@@ -197,6 +197,32 @@ def test_tracker_refusing_a_reference_passes_its_message_on(robot: Any) -> None:
     assert not response.success and "3 foreground pixels" in response.message
 
 
+def test_reference_set_while_the_weights_load_waits_for_them(
+    robot: Any, eventually: Any, fake_tracker: Any
+) -> None:
+    gate = threading.Event()
+
+    def build(config: Any) -> Any:
+        gate.wait(20.0)
+        return fake_tracker(config)
+
+    node = robot.start_node(active=False, build=build)
+    request = SetReference.Request(object_id="mug", image=robot.messages.color())
+    future = robot.call_async(SetReference, f"{NODE}/set_reference", request)
+    gate.set()
+    eventually(future.done)
+    assert future.result().success
+    robot.wait_state(node, "active")
+
+
+def test_request_before_the_executor_spins_finds_the_weights_on_their_way(robot: Any) -> None:
+    from nocsfm_ros.ros.node import TrackerNode
+
+    node = TrackerNode(lambda config: "tracker", context=robot.context)
+    robot.nodes.append(node)
+    assert node._worker.post(lambda tracker: tracker).result(10.0) == "tracker"
+
+
 def _set_parameter(robot: Any, key: str, value: Any) -> Any:
     request = SetParameters.Request(parameters=[Parameter(key, value=value).to_parameter_msg()])
     return robot.call(SetParameters, f"{NODE}/set_parameters", request).results[0]
