@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -25,7 +25,7 @@ MIN_INLIER_DISTANCE_M = 0.004  # depth cameras are no better than this at arm's 
 MAX_CLOUD_POINTS = 4000
 NORMAL_NEIGHBOURS = 20
 MAX_SCORED = 300
-NUM_REFINED = 3
+NUM_REFINED = 6
 ICP_PASSES = ((1.0, 15), (1 / 3, 10))  # (share of icp_distance, most iterations)
 NORMAL_NOISE = 0.06  # rad, of normals estimated on depth: motions seen only through it are not seen at all
 MIN_SIGMA_M = 0.0005
@@ -171,9 +171,15 @@ def score_pose(
 
 
 def best_pose(
-    hypotheses: Sequence[SimilarityPose], points_cam: Float64Array, cloud: ObjectCloud, config: RegistrationConfig
+    hypotheses: Sequence[SimilarityPose], points_cam: Float64Array, cloud: ObjectCloud, config: RegistrationConfig,
+    bonus: Callable[[SimilarityPose], float] = lambda pose: 0.0,
 ) -> Registration:
     """Score every hypothesis, refine the NUM_REFINED best, and take the one the live points fit best.
+
+    Args:
+        hypotheses: at least one.
+        points_cam: (N, 3) metres, the live object.
+        bonus: added to the score of a refined pose, which lies in [0, 1]: what shape alone cannot tell.
 
     Raises:
         ShapeError: no hypothesis or no point.
@@ -186,7 +192,8 @@ def best_pose(
         return _robust_score(_distances(pose, some, cloud), config.icp_distance * pose.scale_m)
 
     def fine(result: Registration) -> float:
-        return _robust_score(_distances(result.pose, some, cloud), _inlier_distance_m(result.pose, cloud, config))
+        fit = _robust_score(_distances(result.pose, some, cloud), _inlier_distance_m(result.pose, cloud, config))
+        return fit + bonus(result.pose)
 
     starts = sorted(hypotheses, key=coarse, reverse=True)[:NUM_REFINED]
     return max((refine(pose, points_cam, cloud, config) for pose in starts), key=fine)

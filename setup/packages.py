@@ -54,7 +54,7 @@ def install(
     unfinished.touch()
     wanted, bounds = state / f"{name}.txt", state / f"{name}-constraints.txt"
     wanted.write_text("\n".join(lines) + "\n")
-    bounds.write_text("\n".join(constraints) + "\n")
+    bounds.write_text("\n".join(line for line in constraints if line not in lines) + "\n")
     run(
         [
             venv / "bin/python",
@@ -127,7 +127,7 @@ def explain_pip(log: str, log_path: Path) -> SetupError:
         return SetupError(f"The disk ran full while pip was installing. Make room. {retry}")
     named = re.findall(
         r"(?:No matching distribution found for|Failed building wheel for|"
-        r"Failed to build|satisfies the requirement) ([\w.\[\]=<>~!-]+)",
+        r"Failed to build|Cannot install|satisfies the requirement) ([\w.\[\]=<>~!-]+)",
         log,
     )
     collecting = re.findall(r"^(?:Collecting|Downloading) (\S+)", log, re.MULTILINE)

@@ -3,7 +3,7 @@
 Every row runs the same code as the node: the views are handed to the Estimator as frames. The rows:
 ``identity``  ICP from the reference's own pose with the flow's mask: what the network's pose must beat;
 ``flow``      RANSAC-Umeyama on the flow's NOCS map, nothing else;
-``product``   all hypotheses, scored and refined.
+``product``   what the node does when it searches: all hypotheses, scored and refined, and a second look.
 """
 
 from __future__ import annotations
@@ -82,10 +82,11 @@ def evaluate_pair(live: View, reference: View, estimator: Estimator) -> PairResu
     model.rebuild_cloud()
     estimator.stage_ms = {}
     begin = time.perf_counter()
-    estimate = estimator.estimate(live_frame, box_xywh, model)
+    first = estimator.estimate(live_frame, box_xywh, model)
+    estimate = estimator.second_look(live_frame, first, model)
     product_ms = (time.perf_counter() - begin) * 1e3
     poses: dict[str, SimilarityPose | None] = {"product": estimate.pose}
-    nocs_map = estimate.nocs_map
+    nocs_map = first.nocs_map
     mask_crop = largest_component(nocs_map.mask_prob > 0.5) if nocs_map else np.zeros_like(mask_live)
     crop = crop_frame(live_frame.rgb, live_frame.depth_m, live_frame.K, (0, 0, *live_frame.size_wh), CROP_SIDE)
     points_cam, uv = object_points(crop.depth_m, mask_crop, crop.K_crop, estimator.config.registration)

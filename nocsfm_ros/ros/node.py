@@ -39,6 +39,9 @@ from nocsfm_ros.types import RgbdFrame
 _STOP_S = 1.0
 
 
+SWITCH_INTERVAL_S = 0.0001
+
+
 class TrackerNode(LifecycleNode):
     """6D pose of objects known from one picture each, from registered RGB-D messages."""
 
@@ -241,6 +244,9 @@ def main(args: list[str] | None = None, build: Callable[[Config], TrackerLike] |
     """Run the node until Ctrl-C; 2 on a parameter that cannot be used."""
     node: TrackerNode | None = None
     executor = None
+    # The worker gives up the interpreter in each of the hundreds of torch calls of a frame, and waits this long for
+    # the executor's thread to hand it back. Python's 5 ms made frames ten times slower.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         rclpy.init(args=args)
         node = TrackerNode(build)

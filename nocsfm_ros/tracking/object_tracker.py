@@ -83,16 +83,8 @@ class ObjectTracker:
                 best = estimate
             if best.confidence >= self.config.tracking.acquire_confidence:
                 break
-        best = self._second_look(frame, best)
+        best = self.estimator.second_look(frame, best, self.model)
         return self._gated(best, self.config.tracking.acquire_confidence, None)
-
-    def _second_look(self, frame: RgbdFrame, estimate: PoseEstimate) -> PoseEstimate:
-        """A candidate's box is rough: estimate again with the box of the mask it led to."""
-        box_xywh = box_from_mask(estimate.mask)
-        if estimate.pose is None or box_xywh is None:
-            return estimate
-        again = self.estimator.estimate(frame, box_xywh, self.model, [estimate.pose])
-        return again if again.confidence >= estimate.confidence else estimate
 
     def _gated(self, estimate: PoseEstimate, threshold: float, last: SimilarityPose | None) -> PoseEstimate:
         if estimate.pose is None:
