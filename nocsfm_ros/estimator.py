@@ -37,6 +37,7 @@ FEATURE_SIDE = 224
 MIN_POINTS = 30
 MIN_MATCHES = 8
 GUESSED_TURN_DEG = 25.0
+REFINED_WHEN_TRACKED, REFINED_WHEN_SEARCHED = 2, 6  # hypotheses given to ICP, about 7 ms each
 LOOK_WEIGHT = 2.0  # similarity against geometric fit, when refined poses are compared; measured on held-out renders
 BOX_SLACK = 0.15  # of scale_m: room for the sides not seen yet
 SURFACE_SLACK = 0.05  # of scale_m: the error of a predicted pose
@@ -130,6 +131,7 @@ class Estimator:
                 best = best_pose(
                     hypotheses, points_cam, model.cloud, self.config.registration,
                     lambda pose: LOOK_WEIGHT * (pose_similarity(pose, look.view, look.feature_crop, look.features) or 0.0),
+                    REFINED_WHEN_TRACKED if priors else REFINED_WHEN_SEARCHED,
                 )
         probability = float(look.nocs_map.mask_prob[mask_crop].mean())
         answer = self._verified(look, model, best, mask_crop, probability)
@@ -332,6 +334,8 @@ def near_surface(
     near = np.zeros((side, side), bool)
     if model.cloud is not None:
         points_obj = coordinates(crop, invert(pose.T_cam_obj)).astype(np.float64)
-        known = np.isfinite(points_obj).all(axis=2)
+        reach_m = slack * pose.scale_m  # only pixels inside the cloud's box, so widened, can be that near
+        low, high = model.cloud.points_obj.min(axis=0) - reach_m, model.cloud.points_obj.max(axis=0) + reach_m
+        known = ((points_obj > low) & (points_obj < high)).all(axis=2)  # False for NaN
         near[known] = model.cloud.nearest(points_obj[known])[1] < slack * pose.scale_m
     return near

@@ -25,7 +25,6 @@ MIN_INLIER_DISTANCE_M = 0.004  # depth cameras are no better than this at arm's 
 MAX_CLOUD_POINTS = 4000
 NORMAL_NEIGHBOURS = 20
 MAX_SCORED = 300
-NUM_REFINED = 6
 ICP_PASSES = ((1.0, 15), (1 / 3, 10))  # (share of icp_distance, most iterations)
 NORMAL_NOISE = 0.06  # rad, of normals estimated on depth: motions seen only through it are not seen at all
 MIN_SIGMA_M = 0.0005
@@ -172,9 +171,9 @@ def score_pose(
 
 def best_pose(
     hypotheses: Sequence[SimilarityPose], points_cam: Float64Array, cloud: ObjectCloud, config: RegistrationConfig,
-    bonus: Callable[[SimilarityPose], float] = lambda pose: 0.0,
+    bonus: Callable[[SimilarityPose], float] = lambda pose: 0.0, num_refined: int = 3,
 ) -> Registration:
-    """Score every hypothesis, refine the NUM_REFINED best, and take the one the live points fit best.
+    """Score every hypothesis, refine the `num_refined` best, and take the one the live points fit best.
 
     Args:
         hypotheses: at least one.
@@ -195,7 +194,7 @@ def best_pose(
         fit = _robust_score(_distances(result.pose, some, cloud), _inlier_distance_m(result.pose, cloud, config))
         return fit + bonus(result.pose)
 
-    starts = sorted(hypotheses, key=coarse, reverse=True)[:NUM_REFINED]
+    starts = sorted(hypotheses, key=coarse, reverse=True)[:num_refined]
     return max((refine(pose, points_cam, cloud, config) for pose in starts), key=fine)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Any
@@ -40,6 +41,7 @@ _STOP_S = 1.0
 
 
 SWITCH_INTERVAL_S = 0.0001
+SPIN_PAUSE_S = 0.004
 
 
 class TrackerNode(LifecycleNode):
@@ -213,7 +215,10 @@ def _build_tracker(config: Config) -> TrackerLike:
 def _spin(node: TrackerNode, executor: MultiThreadedExecutor) -> None:
     while rclpy.ok():
         try:
-            executor.spin()
+            executor.spin_once()
+            # rclpy's executor offers a callback again and again until its thread has begun, and rebuilds its whole
+            # wait set each time: without a pause it takes the interpreter from the worker for most of a core.
+            time.sleep(SPIN_PAUSE_S)
         except (KeyboardInterrupt, ExternalShutdownException):
             return
         except InvalidHandle:

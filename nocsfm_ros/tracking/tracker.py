@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, replace
 
@@ -121,7 +122,7 @@ def build_tracker(config: Config | None = None) -> Tracker:
     """
     config = config or Config()
     device = choose_device(config.model.device)
-    torch.set_num_threads(config.model.num_threads)
+    torch.set_num_threads(config.model.num_threads or max(1, (os.cpu_count() or 2) // 2))
     flow = FlowModel.from_folder(weights_folder(config.model.weights), device)
     return Tracker(Estimator(flow, load_backbone(config.model.backbone, device), config), config)
 
