@@ -117,7 +117,7 @@ class TrackingConfig:
     )
     min_mask_pixels: int = _tunable(60, "smallest mask in the crop that is called an object", unit="pixels", low=4,
                                     high=16384)
-    lost_after: int = _tunable(4, "failed frames in a row before TRACKING becomes LOST", unit="frames", low=1, high=100)
+    lost_after: int = _tunable(2, "failed frames in a row before TRACKING becomes LOST", unit="frames", low=1, high=100)
     search_after: int = _tunable(60, "frames LOST before it is called SEARCHING again; both look everywhere",
                                  unit="frames", low=1, high=100000)
     max_rotation_deg: float = _tunable(45.0, "largest believable turn between two frames", unit="deg", low=1.0,

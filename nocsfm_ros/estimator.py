@@ -56,6 +56,10 @@ class _Look:
     feature_crop: ObjectCrop
     features: FeatureMap
 
+    def likeness(self, pose: SimilarityPose) -> float:
+        """What refined poses get for looking like the view: shape alone cannot tell the faces of a carton apart."""
+        return LOOK_WEIGHT * (pose_similarity(pose, self.view, self.feature_crop, self.features) or 0.0)
+
 
 class Estimator:
     """Stateless: everything that is remembered is in the ObjectModel handed over.
@@ -129,8 +133,7 @@ class Estimator:
         else:
             with self._timed("registration"):
                 best = best_pose(
-                    hypotheses, points_cam, model.cloud, self.config.registration,
-                    lambda pose: LOOK_WEIGHT * (pose_similarity(pose, look.view, look.feature_crop, look.features) or 0.0),
+                    hypotheses, points_cam, model.cloud, self.config.registration, look.likeness,
                     REFINED_WHEN_TRACKED if priors else REFINED_WHEN_SEARCHED,
                 )
         probability = float(look.nocs_map.mask_prob[mask_crop].mean())

@@ -51,7 +51,7 @@ class View:
     def nocs_in_object(self, nocs: Float32Array, scale_m: float) -> Float32Array:
         """(..., 3) coordinates in this view's anchored frame -> object NOCS, cut to [-0.5, 0.5]."""
         anchor_scale_m = scale_m if self.anchor_scale_m is None else self.anchor_scale_m
-        points = transform(self.T_obj_anchor, nocs.reshape(-1, 3) * anchor_scale_m) / scale_m
+        points = transform(self.T_obj_anchor, nocs.reshape(-1, 3).astype(np.float64) * anchor_scale_m) / scale_m
         return np.clip(points, -0.5, 0.5).reshape(nocs.shape).astype(np.float32)
 
 

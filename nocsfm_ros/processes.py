@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from nocsfm_ros.errors import NocsfmError
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self  # noqa: UP035  typing has it from Python 3.11 only
 
 _TAIL_LINES = 15
 

@@ -86,7 +86,7 @@ def _sampled(view: View, per_cell: int) -> tuple[Float64Array, Float32Array]:
     samples = np.rint((np.arange(max(rows, columns) * per_cell) + 0.5) * step - 0.5).astype(int)
     v, u = np.meshgrid(samples[: rows * per_cell], samples[: columns * per_cell], indexing="ij")
     points_obj = view.feature_points_obj[v, u].reshape(-1, 3).astype(np.float64)
-    known = np.isfinite(points_obj).all(axis=1)
+    known = np.asarray(np.isfinite(points_obj).all(axis=1))
     features = view.features.features.repeat(per_cell, axis=0).repeat(per_cell, axis=1)
     return points_obj[known], features.reshape(len(known), -1)[known]
 

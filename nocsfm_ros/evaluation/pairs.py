@@ -142,7 +142,7 @@ def evaluate_pairs(
         results.append(evaluate_pair(views[live], views[reference], estimator))
         if number % 50 == 0:
             report(f"{number}/{count} pairs")
-    metrics = {"rows": summarise(results), **facts}
+    metrics: dict[str, Any] = {"rows": summarise(results), **facts}
     out.mkdir(parents=True, exist_ok=True)
     (out / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     (out / "table.md").write_text(markdown_table(metrics["rows"]), encoding="utf-8")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from nocsfm_ros.flow.autoencoder import Autoencoder
@@ -31,7 +33,9 @@ class FlowModel:
         # twice as fast where the hardware has bfloat16, many times slower on a CPU that emulates it
         has_bf16 = self.device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
         self.dtype = torch.bfloat16 if has_bf16 else torch.float32
-        self.autoencoder = autoencoder.to(self.device, self.dtype, memory_format=torch.channels_last).eval()
+        self.autoencoder = autoencoder.to(  # type: ignore[call-overload]
+            self.device, self.dtype, memory_format=torch.channels_last
+        ).eval()
         self.velocity = velocity.to(self.device, self.dtype, memory_format=torch.channels_last).eval()
 
     @classmethod
@@ -51,7 +55,7 @@ class FlowModel:
             mask: (S, S) bool.
             nocs: (S, S, 3) its coordinates in its own anchored frame, NaN where unknown; None without depth.
         """
-        known = np.zeros_like(mask) if nocs is None else np.isfinite(nocs).all(axis=2)
+        known = np.zeros_like(mask) if nocs is None else np.asarray(np.isfinite(nocs).all(axis=2))
         coordinates = np.zeros((*mask.shape, 3), np.float32) if nocs is None else np.nan_to_num(nocs)
         condition = reference_condition(
             pictures(self._tensor(crop.rgb)), self._tensor(mask)[:, None].float(),
@@ -81,5 +85,5 @@ class FlowModel:
             nocs=nocs[0].permute(1, 2, 0).clamp(-0.5, 0.5).cpu().numpy(), mask_prob=logit[0, 0].sigmoid().cpu().numpy()
         )
 
-    def _tensor(self, array: np.ndarray) -> torch.Tensor:  # type: ignore[type-arg]
+    def _tensor(self, array: npt.NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array))[None].to(self.device)

@@ -100,7 +100,7 @@ class EfficientNetLite0(Backbone):
         self.fine = nn.Sequential(*blocks[: FINE_BLOCK + 1])
         self.coarse = nn.Sequential(*blocks[FINE_BLOCK + 1 :])
         for part in (self.stem, self.fine, self.coarse):
-            part.to(self.device, memory_format=torch.channels_last)
+            part.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _features(self, image: torch.Tensor) -> torch.Tensor:
         rows, columns = image.shape[2] // STRIDE, image.shape[3] // STRIDE

@@ -110,9 +110,8 @@ def find_candidates(
     """
     s = config.frame_side / max(rgb.shape[:2])
     size_wh = max(1, round(rgb.shape[1] * s)), max(1, round(rgb.shape[0] * s))
-    frame = backbone.encode(
-        cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA if s < 1 else cv2.INTER_LINEAR)
-    )
+    resized = cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA if s < 1 else cv2.INTER_LINEAR)
+    frame = backbone.encode(resized.astype(np.uint8))
     similarity = similarity_map(reference_features.features, frame.features)
     if similarity.max() < config.similarity_threshold:
         return []

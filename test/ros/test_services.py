@@ -218,7 +218,8 @@ def test_reference_set_while_the_weights_load_waits_for_them(
 def test_request_before_the_executor_spins_finds_the_weights_on_their_way(robot: Any) -> None:
     from nocsfm_ros.ros.node import TrackerNode
 
-    node = TrackerNode(lambda config: "tracker", context=robot.context)
+    build: Any = lambda config: "tracker"  # noqa: E731
+    node = TrackerNode(build, context=robot.context)
     robot.nodes.append(node)
     assert node._worker.post(lambda tracker: tracker).result(10.0) == "tracker"
 
