@@ -224,6 +224,8 @@ def _spin(node: TrackerNode, executor: MultiThreadedExecutor) -> None:
         except InvalidHandle:
             pass  # rclpy's executor met a subscription just as a transition destroyed it
         except Exception as error:  # one broken callback must not end the node
+            if not rclpy.ok():  # a signal ended the context between the check and the wait
+                return
             node.get_logger().error(f"callback failed:{trace(error)}", throttle_duration_sec=5.0)
 
 
