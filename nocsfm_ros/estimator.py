@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ from nocsfm_ros.geometry.transforms import invert, transform
 from nocsfm_ros.matching.backbone import Backbone, FeatureMap
 from nocsfm_ros.matching.matcher import match_points
 from nocsfm_ros.object_model import ObjectModel, View
-from nocsfm_ros.registration import Registration, best_pose, object_points, ransac_umeyama, refine
+from nocsfm_ros.registration import ObjectCloud, Registration, best_pose, object_points, ransac_umeyama, refine
 from nocsfm_ros.types import (
     BoolArray,
     BoxXywh,
@@ -117,17 +117,17 @@ class Estimator:
         """The usual way: the flow's mask says which depth pixels are the object."""
         mask_crop = largest_component(look.nocs_map.mask_prob > self.config.registration.mask_threshold)
         if mask_crop.sum() < self.config.tracking.min_mask_pixels:
-            return self._answer(look, mask_crop, None, 0.0, "the flow sees no object in the crop")
+            return self._answer(look, mask_crop, "the flow sees no object in the crop")
         points_cam, pixels_uv = object_points(look.crop.depth_m, mask_crop, look.crop.K_crop, self.config.registration)
         if len(points_cam) < MIN_POINTS:
-            return self._answer(look, mask_crop, None, 0.0, f"only {len(points_cam)} pixels of the mask have depth")
+            return self._answer(look, mask_crop, f"only {len(points_cam)} pixels of the mask have depth")
         with self._timed("hypotheses"):
             hypotheses = [
                 *self._flow_pose(look, points_cam, pixels_uv, model), *self._match_pose(look, mask_crop, model),
                 *(priors or guessed_poses(look.crop, points_cam, look.view, model)),
             ]
         if not hypotheses:
-            return self._answer(look, mask_crop, None, 0.0, "no three correspondences agree on a pose")
+            return self._answer(look, mask_crop, "no three correspondences agree on a pose")
         if model.cloud is None:  # a reference without depth: this frame gives the scale, and the cloud comes from it
             best = Registration(hypotheses[0], 1.0, 0.0, UNREFINED_COVARIANCE)
         else:
@@ -137,60 +137,55 @@ class Estimator:
                     REFINED_WHEN_TRACKED if priors else REFINED_WHEN_SEARCHED,
                 )
         probability = float(look.nocs_map.mask_prob[mask_crop].mean())
-        answer = self._verified(look, model, best, mask_crop, probability)
-        if answer.confidence < self.config.tracking.min_confidence:
-            return answer
-        # a pose that holds knows better than the flow what cannot be the object and what lies on its known surface
-        completed = within_memory(mask_crop, look.crop, best.pose, model) | near_surface(
-            look.crop, best.pose, model, SAME_SURFACE
-        )
-        return self._with_mask(look, answer, completed)
+        confidence, reason, similarity = self._verify(look, model, best, mask_crop, probability)
+        if confidence >= self.config.tracking.min_confidence:
+            # a pose that holds knows better than the flow what cannot be the object and what lies on its known surface
+            points_obj = coordinates(look.crop, invert(best.pose.T_cam_obj))
+            mask_crop = within_memory(mask_crop, points_obj, best.pose, model) | near_surface(
+                points_obj, best.pose, model, SAME_SURFACE
+            )
+        return self._answer(look, mask_crop, reason, best, confidence, similarity)
 
     def _from_surface(self, look: _Look, model: ObjectModel, prior: SimilarityPose) -> PoseEstimate:
         """When the mask misleads (an occluder, a hand): the depth pixels near the surface where it should be now."""
-        near = near_surface(look.crop, prior, model)
+        near = near_surface(coordinates(look.crop, invert(prior.T_cam_obj)), prior, model)
         points_cam, _ = object_points(look.crop.depth_m, near, look.crop.K_crop, self.config.registration)
         if model.cloud is None or len(points_cam) < MIN_POINTS:
-            return self._answer(look, near, None, 0.0, "nothing at the predicted pose")
+            return self._answer(look, near, "nothing at the predicted pose")
         with self._timed("registration"):
             best = refine(prior, points_cam, model.cloud, self.config.registration)
-        return self._verified(look, model, best, near_surface(look.crop, best.pose, model), 1.0)
+        near = near_surface(coordinates(look.crop, invert(best.pose.T_cam_obj)), best.pose, model)
+        confidence, reason, similarity = self._verify(look, model, best, near, 1.0)
+        return self._answer(look, near, reason, best, confidence, similarity)
 
-    def _verified(
+    def _verify(
         self, look: _Look, model: ObjectModel, best: Registration, mask_crop: BoolArray, mask_probability: float
-    ) -> PoseEstimate:
+    ) -> tuple[float, str, float]:
+        """Confidence, the reason in words, and the similarity to the nearest view."""
         with self._timed("verify"):
             view = model.nearest_view(best.pose.R_cam_obj)
             similarity = pose_similarity(best.pose, view, look.feature_crop, look.features)
             if similarity is None:
                 similarity = look_similarity(view, look.features, _resized(mask_crop, look.feature_crop))
             agreement = depth_agreement(best.pose, model, look.frame)
-            confidence, reason = combine_scores(best.inlier_ratio, agreement, similarity, mask_probability)
-        answer = self._answer(look, mask_crop, best.pose, confidence, reason)
-        return replace(
-            answer, inlier_ratio=best.inlier_ratio, similarity=similarity, residual_m=best.residual_m,
-            covariance=best.covariance,
-        )
+            return *combine_scores(best.inlier_ratio, agreement, similarity, mask_probability), similarity
 
     def _answer(
-        self, look: _Look, mask_crop: BoolArray, pose: SimilarityPose | None, confidence: float, reason: str
+        self, look: _Look, mask_crop: BoolArray, reason: str, best: Registration | None = None,
+        confidence: float = 0.0, similarity: float = 0.0,
     ) -> PoseEstimate:
-        height, width = look.frame.depth_m.shape
-        answer = PoseEstimate(
-            pose=pose, mask=np.zeros((height, width), bool), nocs=np.zeros((height, width, 3), np.float32),
-            crop=look.crop, nocs_map=look.nocs_map, confidence=confidence, reason=reason,
-        )
-        return self._with_mask(look, answer, mask_crop)
-
-    def _with_mask(self, look: _Look, answer: PoseEstimate, mask_crop: BoolArray) -> PoseEstimate:
-        """The answer with mask and NOCS pasted into the whole picture; NOCS only where there is a pose."""
+        """Mask and NOCS pasted into the whole picture, NOCS only where there is a pose."""
         A, size_wh = look.crop.A_crop_image, look.frame.size_wh
         mask = paste(mask_crop.astype(np.uint8), A, size_wh, nearest=True) > 0
-        nocs = answer.nocs
-        if answer.pose is not None:
-            in_object = look.view.nocs_in_object(look.nocs_map.nocs, answer.pose.scale_m)
-            nocs = paste(in_object, A, size_wh).astype(np.float32) * mask[..., None]
-        return replace(answer, mask=mask, nocs=nocs)
+        if best is None:
+            nocs = np.zeros((*mask.shape, 3), np.float32)
+            return PoseEstimate(None, mask, nocs, crop=look.crop, nocs_map=look.nocs_map, reason=reason)
+        in_object = look.view.nocs_in_object(look.nocs_map.nocs, best.pose.scale_m)
+        return PoseEstimate(
+            pose=best.pose, mask=mask, nocs=paste(in_object, A, size_wh).astype(np.float32) * mask[..., None],
+            crop=look.crop, nocs_map=look.nocs_map, confidence=confidence, inlier_ratio=best.inlier_ratio,
+            similarity=similarity, residual_m=best.residual_m, covariance=best.covariance, reason=reason,
+        )
 
     def make_view(
         self, frame: RgbdFrame, mask: BoolArray, box_xywh: BoxXywh, T_cam_obj: Float64Array | None
@@ -314,31 +309,39 @@ def coordinates(crop: ObjectCrop, T_obj_cam: Float64Array) -> Float32Array:
     return transform(T_obj_cam, (rays * depth_m[..., None]).reshape(-1, 3)).reshape(side, side, 3).astype(np.float32)
 
 
-def within_memory(mask_crop: BoolArray, crop: ObjectCrop, pose: SimilarityPose, model: ObjectModel) -> BoolArray:
+def within_memory(
+    mask_crop: BoolArray, points_obj: Float32Array, pose: SimilarityPose, model: ObjectModel
+) -> BoolArray:
     """The mask without the pixels whose depth lies well outside the box of what is known of the object.
 
     Cuts off occluders and hands that the flow took for the object; pixels without depth stay.
+
+    Args:
+        mask_crop: (S, S) bool.
+        points_obj: (S, S, 3) the crop's coordinates under the pose, see `coordinates`.
+        pose: gives the scale of the slack.
+        model: the memory.
     """
     if model.cloud is None:
         return mask_crop
-    slack_m = BOX_SLACK * pose.scale_m
-    low, high = model.cloud.points_obj.min(axis=0) - slack_m, model.cloud.points_obj.max(axis=0) + slack_m
-    points_obj = coordinates(crop, invert(pose.T_cam_obj))
+    low, high = _widened_box(model.cloud, BOX_SLACK * pose.scale_m)
     outside = ((points_obj < low) | (points_obj > high)).any(axis=2)  # False for NaN
     result: BoolArray = mask_crop & ~outside
     return result
 
 
 def near_surface(
-    crop: ObjectCrop, pose: SimilarityPose, model: ObjectModel, slack: float = SURFACE_SLACK
+    points_obj: Float32Array, pose: SimilarityPose, model: ObjectModel, slack: float = SURFACE_SLACK
 ) -> BoolArray:
     """(S, S) bool: the pixels whose depth lies on the known surface under a pose, within `slack` of scale_m."""
-    side = crop.rgb.shape[0]
-    near = np.zeros((side, side), bool)
+    near = np.zeros(points_obj.shape[:2], bool)
     if model.cloud is not None:
-        points_obj = coordinates(crop, invert(pose.T_cam_obj)).astype(np.float64)
-        reach_m = slack * pose.scale_m  # only pixels inside the cloud's box, so widened, can be that near
-        low, high = model.cloud.points_obj.min(axis=0) - reach_m, model.cloud.points_obj.max(axis=0) + reach_m
-        known = ((points_obj > low) & (points_obj < high)).all(axis=2)  # False for NaN
-        near[known] = model.cloud.nearest(points_obj[known])[1] < slack * pose.scale_m
+        reach_m = slack * pose.scale_m
+        low, high = _widened_box(model.cloud, reach_m)  # only pixels in there can be that near
+        inside = ((points_obj > low) & (points_obj < high)).all(axis=2)  # False for NaN
+        near[inside] = model.cloud.nearest(points_obj[inside].astype(np.float64))[1] < reach_m
     return near
+
+
+def _widened_box(cloud: ObjectCloud, by_m: float) -> tuple[Float64Array, Float64Array]:
+    return cloud.points_obj.min(axis=0) - by_m, cloud.points_obj.max(axis=0) + by_m
