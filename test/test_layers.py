@@ -22,8 +22,9 @@ LEARNED = GEOMETRY | {"matching", "flow", "registration"}
 ESTIMATION = LEARNED | {"object_model", "verification", "estimator"}
 # part of the package -> the parts it may import from; parts that are not listed are the outermost and may import all
 ALLOWED = {
-    "errors": BASE, "types": BASE, "config": BASE, "geometry": GEOMETRY, "visualization": GEOMETRY,
-    "matching": GEOMETRY | {"matching"}, "flow": GEOMETRY | {"flow"}, "registration": GEOMETRY | {"registration"},
+    "errors": BASE, "types": BASE, "config": BASE, "device": BASE, "geometry": GEOMETRY, "visualization": GEOMETRY,
+    "matching": GEOMETRY | {"device", "matching"}, "flow": GEOMETRY | {"device", "flow"},
+    "registration": GEOMETRY | {"registration"},
     "data": GEOMETRY | {"data"}, "object_model": LEARNED | {"object_model"},
     "verification": LEARNED | {"object_model", "verification"}, "estimator": ESTIMATION,
 }

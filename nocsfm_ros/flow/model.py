@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nocsfm_ros.device import fast_dtype
 from nocsfm_ros.flow.autoencoder import Autoencoder
 from nocsfm_ros.flow.checkpoints import load_pretrained
 from nocsfm_ros.flow.conditions import guessed_scale, live_condition, pictures, reference_condition
@@ -30,9 +31,7 @@ class FlowModel:
 
     def __init__(self, autoencoder: Autoencoder, velocity: VelocityNetwork, device: str = "cpu") -> None:
         self.device = torch.device(device)
-        # twice as fast where the hardware has bfloat16, many times slower on a CPU that emulates it
-        has_bf16 = self.device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        self.dtype = torch.bfloat16 if has_bf16 else torch.float32
+        self.dtype = fast_dtype(self.device)
         self.autoencoder = autoencoder.to(  # type: ignore[call-overload]
             self.device, self.dtype, memory_format=torch.channels_last
         ).eval()

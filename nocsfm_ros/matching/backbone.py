@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from nocsfm_ros.device import fast_dtype
 from nocsfm_ros.errors import CheckpointError, ShapeError
 from nocsfm_ros.types import Float32Array, Float64Array, Uint8Array
 
@@ -107,9 +108,8 @@ class EfficientNetLite0(Backbone):
         odd_row, odd_column = STRIDE * (rows % 2), STRIDE * (columns % 2)  # a coarse cell is two fine ones
         image = F.pad(image, (LEFT_PAD, odd_column, LEFT_PAD, odd_row), mode="replicate")
         image = ((image - 127.0) / 128.0).contiguous(memory_format=torch.channels_last)
-        # bfloat16 halves the time where the hardware has it
-        has_bf16 = self.device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=has_bf16):
+        dtype = fast_dtype(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=dtype is torch.bfloat16):
             fine = self.fine(self.stem(image))
             coarse = self.coarse(fine)
         fine, coarse = fine.float(), coarse.float()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from nocsfm_ros.config import Config
+from nocsfm_ros.device import choose_device
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.estimator import Estimator
 from nocsfm_ros.flow.checkpoints import weights_folder
@@ -125,16 +126,6 @@ def build_tracker(config: Config | None = None) -> Tracker:
     torch.set_num_threads(config.model.num_threads or max(1, (os.cpu_count() or 2) // 2))
     flow = FlowModel.from_folder(weights_folder(config.model.weights), device)
     return Tracker(Estimator(flow, load_backbone(config.model.backbone, device), config), config)
-
-
-def choose_device(asked: str) -> str:
-    """ "cuda" or "cpu". Raises ConfigError when CUDA is asked for and not there."""
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "model.device", got="cuda", expected="a CUDA GPU that torch can see",
-            mend="set model.device to auto or cpu, or install a CUDA build of torch",
-        )
-    return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _reference_frame(reference: Reference) -> RgbdFrame:

@@ -1,0 +1,23 @@
+"""Where torch runs, and in which precision."""
+
+from __future__ import annotations
+
+import torch
+
+from nocsfm_ros.errors import ConfigError
+
+
+def choose_device(asked: str) -> str:
+    """ "cuda" or "cpu". Raises ConfigError when CUDA is asked for and not there."""
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "model.device", got="cuda", expected="a CUDA GPU that torch can see",
+            mend="set model.device to auto or cpu, or install a CUDA build of torch",
+        )
+    return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware has it: twice as fast there, many times slower on a CPU that emulates it."""
+    has_bf16 = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if has_bf16 else torch.float32
