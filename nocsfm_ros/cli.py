@@ -142,6 +142,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--hours", type=float, required=True, help="training time over all resumed runs")
     parser.add_argument("--resume", action="store_true", help="go on from the state in --out")
+    parser.add_argument("--start", type=Path, metavar="DIR", help="weights to begin from instead of fresh ones")
     parser.add_argument("--batch", type=_positive, default=24, metavar="N")
     parser.add_argument("--threads", type=_positive, default=2, metavar="N", help="of the CPU")
     parser.add_argument("--seed", type=int, default=0)
@@ -192,7 +193,7 @@ def _run_train(options: argparse.Namespace) -> None:
         )
     report = partial(print, flush=True)
     train(options.model, options.data, options.out, options.hours, report, batch_size=options.batch,
-          seed=options.seed, num_threads=options.threads)
+          seed=options.seed, num_threads=options.threads, start=options.start)
 
 
 def _run_evaluate(options: argparse.Namespace) -> None:

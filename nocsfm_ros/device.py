@@ -21,3 +21,9 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware has it: twice as fast there, many times slower on a CPU that emulates it."""
     has_bf16 = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def fast_autocast(device: torch.device) -> torch.autocast:
+    """A context in which float32 weights compute in fast_dtype."""
+    dtype = fast_dtype(device)
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype is torch.bfloat16)

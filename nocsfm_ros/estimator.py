@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nocsfm_ros.config import Config
-from nocsfm_ros.flow.model import CROP_SIDE, FlowModel
+from nocsfm_ros.config import Config, RegistrationConfig
+from nocsfm_ros.flow.model import CROP_SIDE, FEATURE_SIDE, FlowModel
 from nocsfm_ros.geometry.crops import R_ray_cam, box_from_mask, crop_frame, paste, square_box
 from nocsfm_ros.geometry.nocs import anchored_frame
 from nocsfm_ros.geometry.transforms import invert, transform
@@ -33,8 +33,8 @@ from nocsfm_ros.types import (
 )
 from nocsfm_ros.verification import combine_scores, depth_agreement, look_similarity, pose_similarity
 
-FEATURE_SIDE = 224
 MIN_POINTS = 30
+MIN_SIGMA = 0.01  # no coordinate is surer than this: a share of scale_m
 MIN_MATCHES = 8
 GUESSED_TURN_DEG = 25.0
 REFINED_WHEN_TRACKED, REFINED_WHEN_SEARCHED = 2, 6  # hypotheses given to ICP, about 7 ms each
@@ -107,10 +107,12 @@ class Estimator:
         square = square_box(box_xywh, self.config.matching.crop_margin)
         with self._timed("crop"):
             crop = crop_frame(frame.rgb, frame.depth_m, frame.K, square, CROP_SIDE)
-        with self._timed("flow"):
-            nocs_map = self.flow.predict(crop, view.tokens, view.anchor_scale_m, self.config.model.steps)
         with self._timed("features"):
             feature_crop, features = self.encode_features(frame, square)
+        with self._timed("flow"):
+            nocs_map = self.flow.predict(
+                crop, view.encoded, view.anchor_scale_m, features.features, self.config.model.steps
+            )
         return _Look(frame, view, crop, nocs_map, feature_crop, features)
 
     def _from_mask(self, look: _Look, model: ObjectModel, priors: Sequence[SimilarityPose]) -> PoseEstimate:
@@ -213,7 +215,8 @@ class Estimator:
         return View(
             T_cam_obj=invert(T_obj_cam), T_obj_anchor=np.eye(4) if anchor is None else T_obj_cam @ anchor.T_cam_obj,
             anchor_scale_m=None if anchor is None else anchor.scale_m,
-            tokens=self.flow.encode_view(crop, mask_crop, nocs), features=features, feature_mask=feature_mask,
+            encoded=self.flow.encode_view(crop, mask_crop, nocs, features.features), features=features,
+            feature_mask=feature_mask,
             feature_points_obj=feature_points if has_depth else np.full_like(feature_points, np.nan),
             points_obj=transform(T_obj_cam, points_cam) if has_depth else np.zeros((0, 3)),
         )
@@ -226,11 +229,8 @@ class Estimator:
     def _flow_pose(
         self, look: _Look, points_cam: Float64Array, pixels_uv: npt.NDArray[np.int_], model: ObjectModel
     ) -> list[SimilarityPose]:
-        (u, v), view = pixels_uv.T, look.view
-        anchor = ransac_umeyama(
-            look.nocs_map.nocs[v, u].astype(np.float64), points_cam, look.nocs_map.mask_prob[v, u].astype(np.float64),
-            self.config.registration, scale_m=view.anchor_scale_m,
-        )
+        view = look.view
+        anchor = flow_pose(look.nocs_map, points_cam, pixels_uv, self.config.registration, view.anchor_scale_m)
         if anchor is None:
             return []
         return [view.pose_from_anchor(anchor, anchor.scale_m if model.scale_m is None else model.scale_m)]
@@ -258,6 +258,21 @@ class Estimator:
         begin = time.perf_counter()
         yield
         self.stage_ms[stage] = self.stage_ms.get(stage, 0.0) + (time.perf_counter() - begin) * 1e3
+
+
+def flow_pose(
+    nocs_map: NocsMap, points_cam: Float64Array, pixels_uv: npt.NDArray[np.int_], config: RegistrationConfig,
+    scale_m: float | None,
+) -> SimilarityPose | None:
+    """The pose of the frame in which the flow answers, from its coordinates at the given pixels of the crop.
+
+    A pair counts by how surely it is object and how sure the flow is of its coordinates.
+    """
+    u, v = pixels_uv.T
+    weights = nocs_map.mask_prob[v, u] / np.maximum(nocs_map.sigma[v, u], MIN_SIGMA) ** 2
+    return ransac_umeyama(
+        nocs_map.nocs[v, u].astype(np.float64), points_cam, weights.astype(np.float64), config, scale_m=scale_m
+    )
 
 
 def guessed_poses(

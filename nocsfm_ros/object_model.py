@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
+from nocsfm_ros.flow.model import EncodedView
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg, transform
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.localiser import ReferenceFeatures
@@ -22,7 +22,7 @@ class View:
         T_cam_obj: (4, 4) the object's pose in this view.
         T_obj_anchor: (4, 4) the frame in which the flow answers for this view -> object frame.
         anchor_scale_m: metres per NOCS unit of that frame; None for a reference without depth.
-        tokens: what the velocity network attends to.
+        encoded: as the flow needs it.
         features: of the feature crop.
         feature_mask: (S, S) bool, the object in the feature crop.
         feature_points_obj: (S, S, 3) object coordinates of its pixels in metres, NaN where unknown.
@@ -32,7 +32,7 @@ class View:
     T_cam_obj: Float64Array
     T_obj_anchor: Float64Array
     anchor_scale_m: float | None
-    tokens: torch.Tensor
+    encoded: EncodedView
     features: FeatureMap
     feature_mask: BoolArray
     feature_points_obj: Float32Array

@@ -89,10 +89,12 @@ class NocsMap:
     Attributes:
         nocs: (S, S, 3) float32 normalised object coordinates, centred, [-0.5, 0.5].
         mask_prob: (S, S) float32 in [0, 1].
+        sigma: (S, S) float32, the expected error of nocs, in its unit.
     """
 
     nocs: Float32Array
     mask_prob: Float32Array
+    sigma: Float32Array
 
 
 @dataclass(frozen=True)

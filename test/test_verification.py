@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from nocsfm_ros.flow.model import EncodedView
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.object_model import View
 from nocsfm_ros.types import BoolArray, ObjectCrop, SimilarityPose
@@ -20,6 +21,8 @@ WHOLE = np.zeros((SIDE, SIDE), bool)
 WHOLE[40:180, 40:180] = True
 SLIVER = np.zeros((SIDE, SIDE), bool)
 SLIVER[40:180, 121:127] = True  # between the middles of two columns of cells
+NO_CELLS = torch.zeros(1, 1, 1, 1)
+ENCODED = EncodedView(torch.zeros(1, 1, 1), None, (NO_CELLS, NO_CELLS, NO_CELLS))
 
 
 def features_of(seed: int) -> FeatureMap:
@@ -32,7 +35,7 @@ def view_of(features: FeatureMap, mask: BoolArray, has_depth: bool = True) -> Vi
     points = (np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(K_CROP).T).astype(np.float32)
     points[~mask if has_depth else slice(None)] = np.nan
     nothing = np.zeros((0, 3))
-    return View(np.eye(4), np.eye(4), 0.2, torch.zeros(1), features, mask, points, nothing)
+    return View(np.eye(4), np.eye(4), 0.2, ENCODED, features, mask, points, nothing)
 
 
 @pytest.mark.parametrize("mask", [WHOLE, SLIVER])

@@ -17,6 +17,7 @@ from nocsfm_ros.types import Float64Array
 FRAME_WH = (640, 480)
 TARGET = 1
 MAX_CLUTTER_FACES = 6_000
+FLAT_SHARE, FLAT_DRAWS, FLAT_RATIO = 0.15, 20, 0.12  # flat: the thinnest side is under this share of the longest
 _PLANE, _FINGER = plane_mesh(), capsule_mesh()
 
 
@@ -27,14 +28,15 @@ class Target:
     Attributes:
         index: of the mesh in the library.
         diagonal_m: diagonal of the tight box.
-        is_upright: it stands on tables; else it may lie, lean or hang in any orientation.
+        up_axis: the object's axis that points up from tables: 1 for what stands, the thin one for what lies flat;
+            None: it may lie, lean or hang in any orientation.
         R_cam_obj: (3, 3) base orientation.
         look: the part of Item that belongs to the object.
     """
 
     index: int
     diagonal_m: float
-    is_upright: bool
+    up_axis: int | None
     R_cam_obj: Float64Array
     look: Item
 
@@ -56,14 +58,26 @@ def surface_pool(seed: int, count: int = 64) -> npt.NDArray[np.uint8]:
 
 
 def sample_target(rng: np.random.Generator, library: MeshLibrary, heldout: bool, num_surfaces: int) -> Target:
-    """Draw what a cluster shows: 40 % procedural prints, else the catalogue; half of them upright."""
-    index = int(rng.choice(library.indices(heldout, procedural=bool(rng.random() < 0.4))))
-    is_upright, diagonal_m = bool(rng.random() < 0.5), float(np.exp(rng.uniform(np.log(0.06), np.log(0.40))))
-    R = _tilted_up(rng)[0] if is_upright else Rotation.random(random_state=rng).as_matrix()
+    """Draw what a cluster shows: 40 % procedural prints, else the catalogue; half of them upright.
+
+    FLAT_SHARE of the draws ask for a flat thing (cards, books, plates, cutlery): depth hardly shows it on a table.
+    """
+    wants_flat = rng.random() < FLAT_SHARE
+    for _ in range(FLAT_DRAWS if wants_flat else 1):
+        index = int(rng.choice(library.indices(heldout, procedural=bool(rng.random() < 0.4))))
+        thin_axis = _thin_axis(library.hull(index))
+        if thin_axis is not None:
+            break
+    up_axis = (1 if thin_axis is None else thin_axis) if rng.random() < 0.5 else None
+    diagonal_m = float(np.exp(rng.uniform(np.log(0.06), np.log(0.40))))
+    if up_axis is None:
+        R = Rotation.random(random_state=rng).as_matrix()
+    else:
+        R = np.roll(_tilted_up(rng)[0], up_axis - 1, axis=1)  # the up direction becomes column up_axis
     look = _with_random_look(
         Item(library.mesh(index), np.eye(4), diagonal_m, TARGET), rng, num_surfaces, 0.12
     )
-    return Target(index, diagonal_m, is_upright, R, look)
+    return Target(index, diagonal_m, up_axis, R, look)
 
 
 def sample_scene(
@@ -123,6 +137,12 @@ def sample_light(rng: np.random.Generator, above: Float64Array) -> Light:
     )
 
 
+def _thin_axis(hull: Float64Array) -> int | None:
+    extent = np.ptp(hull, axis=0)
+    axis = int(np.argmin(extent))
+    return axis if extent[axis] < FLAT_RATIO * extent.max() else None
+
+
 def _tilted_up(rng: np.random.Generator) -> tuple[Float64Array, Float64Array]:
     """An upright orientation seen from 5 to 75 deg above: R_cam_obj and the up direction in the camera."""
     elevation = np.radians(rng.uniform(5, 75))
@@ -154,7 +174,7 @@ def _table_normal(rng: np.random.Generator, target: Target, T_cam_obj: Float64Ar
     """Up direction of the table in the camera, or None for an object in free air."""
     if rng.random() > 0.65:
         return None
-    up = T_cam_obj[:3, 1] if target.is_upright else _tilted_up(rng)[1]
+    up = _tilted_up(rng)[1] if target.up_axis is None else T_cam_obj[:3, target.up_axis]
     towards = -T_cam_obj[:3, 3] / np.linalg.norm(T_cam_obj[:3, 3])
     return up if up @ towards > 0.1 else None
 

@@ -50,6 +50,10 @@ class ViewDataset:
     (255 on the visible target), K (3, 3) of the crop, T_cam_obj (4, 4) (centred tight box, y up, metres),
     diagonal_m, mesh index, cluster, symmetry fold about y (0 continuous) and the target's visible share.
 
+    Args:
+        folder: what render_views wrote.
+        extra: further fields that something else has stored beside them, see `extra_path`.
+
     Attributes:
         shards: per shard a mapping of field name to array.
         mesh_names: names by mesh index.
@@ -58,7 +62,7 @@ class ViewDataset:
         ConfigError: no complete shard in the folder.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, extra: tuple[str, ...] = ()) -> None:
         shards = sorted(path for path in folder.glob("shard_*") if path.suffix != ".partial")
         if not shards:
             raise ConfigError(
@@ -68,7 +72,7 @@ class ViewDataset:
                 mend=f"nocsfm render --out {folder}",
             )
         self.shards = [
-            {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in FIELDS} for path in shards
+            {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in (*FIELDS, *extra)} for path in shards
         ]
         self._starts = np.cumsum([0, *(len(shard["mesh"]) for shard in self.shards)])
         listed = json.loads((folder / "meshes.json").read_text(encoding="utf-8"))

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from nocsfm_ros.data.views import DEPTH_UNIT_M, View, ViewDataset
-from nocsfm_ros.estimator import MIN_POINTS, Estimator, guessed_poses, largest_component
+from nocsfm_ros.estimator import MIN_POINTS, Estimator, flow_pose, guessed_poses, largest_component
 from nocsfm_ros.flow.model import CROP_SIDE
 from nocsfm_ros.geometry.crops import crop_frame
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg
 from nocsfm_ros.matching.localiser import encode_reference
 from nocsfm_ros.object_model import ObjectModel
-from nocsfm_ros.registration import object_points, ransac_umeyama, refine
+from nocsfm_ros.registration import object_points, refine
 from nocsfm_ros.training.pairs import nearest_symmetry
 from nocsfm_ros.types import BoxXywh, Float64Array, ObjectCrop, RgbdFrame, SimilarityPose
 
@@ -93,10 +93,7 @@ def evaluate_pair(live: View, reference: View, estimator: Estimator) -> PairResu
     begin = time.perf_counter()
     poses["flow"] = None
     if nocs_map is not None and len(points_cam) >= MIN_POINTS:
-        nocs = nocs_map.nocs[uv[:, 1], uv[:, 0]].astype(np.float64)
-        anchor = ransac_umeyama(
-            nocs, points_cam, np.ones(len(nocs)), estimator.config.registration, scale_m=view.anchor_scale_m
-        )
+        anchor = flow_pose(nocs_map, points_cam, uv, estimator.config.registration, view.anchor_scale_m)
         poses["flow"] = None if anchor is None else view.pose_from_anchor(anchor, anchor.scale_m)
     flow_ms = (time.perf_counter() - begin) * 1e3 + estimator.stage_ms.get("flow", 0.0)
     poses["identity"] = _identity(crop, points_cam, model, estimator)

@@ -23,6 +23,15 @@ def weights_folder(configured: str) -> Path:
     return folder
 
 
+def model_class_of(folder: str | Path, default: type[ModelT], *others: type[Any]) -> type[ModelT]:
+    """The one of the classes that a diffusers folder or hub id says it is; `default` where it cannot be read."""
+    try:
+        name = default.load_config(str(folder), local_files_only=isinstance(folder, Path))["_class_name"]  # type: ignore[attr-defined]
+    except (OSError, KeyError, ValueError):
+        return default  # loading it will say what is wrong
+    return next((other for other in others if other.__name__ == name), default)
+
+
 def load_pretrained(model_class: type[ModelT], folder: str | Path, **kwargs: Any) -> ModelT:
     """`model_class.from_pretrained(folder)`, strict, safetensors only, in eval mode.
 

@@ -1,16 +1,19 @@
 """What the velocity network is told besides the latent: eight channels per view, batched, the same in training and use.
 
 Live and reference views are described alike: colour, coordinates as a share of the object's scale, where those
-coordinates are valid, and the mask (of the reference; the live one is what we look for).
+coordinates are valid, and the mask (of the reference; the live one is what we look for). Beside them stand the
+backbone's features of both views and the coordinates that their matches suggest.
 """
 
 from __future__ import annotations
 
 import torch
+from torch.nn.functional import avg_pool2d
 
 # A reference without depth has no metric scale. The side of a usual crop at the object's distance times this is near
 # the scale_m a reference with depth would have had: 1.5 box diagonals for a crop of 1.5 box sides.
 SCALE_PER_CROP_SIDE = 1.2
+CONTEXT_GAIN = 16.0  # features are unit vectors of hundreds of channels; this brings a channel to about unit size
 COORDINATE_LIMIT = 2.0  # background further than this many scales from the crop's centre tells nothing more
 
 
@@ -97,3 +100,45 @@ def reference_condition(
     """
     known = mask * valid
     return torch.cat([rgb * 2 - 1, nocs * known, known, mask], dim=1)
+
+
+def reference_cells(
+    mask: torch.Tensor, nocs: torch.Tensor, valid: torch.Tensor, side: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mask (B, 1, S, S), coordinates (B, 3, S, S) and validity (B, 1, S, S) of a reference per feature cell.
+
+    Returns:
+        The same at (side, side): mostly object; mean coordinates of its known pixels; whether there are any.
+    """
+    size, known = mask.shape[-1] // side, mask * valid
+    share = avg_pool2d(known, size)
+    return (avg_pool2d(mask, size) > 0.5).float(), avg_pool2d(nocs * known, size) / share.clamp(min=1e-3), (
+        share > 0.25
+    ).float()
+
+
+def match_hints(
+    live: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor, nocs: torch.Tensor, known: torch.Tensor
+) -> torch.Tensor:
+    """What the backbone's matches say of each live cell.
+
+    Args:
+        live, reference: (B, C, h, w) features of length 1.
+        mask: (B, 1, h, w) in {0, 1}: cells of the reference that show the object.
+        nocs: (B, 3, h, w) their coordinates.
+        known: (B, 1, h, w) in {0, 1}: where nocs is known.
+
+    Returns:
+        (B, 5, h, w): coordinates of the most similar object cell where the two are mutual nearest neighbours and the
+        coordinates are known, else zeros; 1 there; and the cosine similarity to that cell, 0 without any object cell.
+    """
+    cosine = live.flatten(2).transpose(1, 2) @ reference.flatten(2)  # (B, live cells, reference cells)
+    cosine = cosine.masked_fill(mask.flatten(2) < 0.5, -2.0)
+    similarity, nearest = cosine.max(dim=2)
+    backwards = cosine.argmax(dim=1)
+    cells = torch.arange(live.shape[2] * live.shape[3], device=live.device)
+    mutual = backwards.gather(1, nearest) == cells
+    usable = mutual & (known.flatten(1).gather(1, nearest) > 0.5) & (similarity > -1.5)
+    matched = nocs.flatten(2).gather(2, nearest[:, None].expand(-1, 3, -1)) * usable[:, None]
+    hints = torch.cat([matched, usable[:, None].float(), similarity.clamp(min=0)[:, None]], dim=1)
+    return hints.view(len(live), -1, *live.shape[2:])

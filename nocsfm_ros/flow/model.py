@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.functional import interpolate
 
 from nocsfm_ros.device import fast_dtype
+from nocsfm_ros.errors import CheckpointError
 from nocsfm_ros.flow.autoencoder import Autoencoder
 from nocsfm_ros.flow.checkpoints import load_pretrained
-from nocsfm_ros.flow.conditions import guessed_scale, live_condition, pictures, reference_condition
+from nocsfm_ros.flow.conditions import (
+    CONTEXT_GAIN,
+    guessed_scale,
+    live_condition,
+    match_hints,
+    pictures,
+    reference_cells,
+    reference_condition,
+)
 from nocsfm_ros.flow.path import integrate
 from nocsfm_ros.flow.velocity import VelocityNetwork
 from nocsfm_ros.geometry.crops import R_ray_cam
 from nocsfm_ros.types import BoolArray, Float32Array, NocsMap, ObjectCrop
 
 CROP_SIDE = 128
+FEATURE_SIDE = 256  # of the same square for the backbone: at stride 16 one feature cell is 8 x 8 pixels of the crop
+
+
+@dataclass(frozen=True)
+class EncodedView:
+    """A reference or keyframe as the flow needs it; made once.
+
+    Attributes:
+        tokens: (1, N, C) what the velocity network attends to.
+        features: (1, C, h, w) the backbone's, or None.
+        cells: mask (1, 1, h, w), coordinates (1, 3, h, w) and validity (1, 1, h, w) of the feature cells.
+    """
+
+    tokens: torch.Tensor
+    features: torch.Tensor | None
+    cells: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class FlowModel:
@@ -35,7 +62,10 @@ class FlowModel:
         self.autoencoder = autoencoder.to(  # type: ignore[call-overload]
             self.device, self.dtype, memory_format=torch.channels_last
         ).eval()
-        self.velocity = velocity.to(self.device, self.dtype, memory_format=torch.channels_last).eval()
+        # not its own `to`: diffusers warns there of an empty list of modules
+        self.velocity: VelocityNetwork = torch.nn.Module.to(  # type: ignore[call-overload]
+            velocity, self.device, self.dtype, memory_format=torch.channels_last
+        ).eval()
 
     @classmethod
     def from_folder(cls, folder: Path, device: str = "cpu") -> FlowModel:
@@ -45,44 +75,77 @@ class FlowModel:
             device,
         )
 
+    def check_backbone(self, name: str) -> None:
+        """Raises CheckpointError where the network was trained with the features of another backbone than `name`."""
+        trained_with = self.velocity.config["context_backbone"]
+        if self.velocity.config["context_channels"] and trained_with != name:
+            raise CheckpointError(
+                "model.backbone", got=repr(name), expected=f"{trained_with!r}: the flow was trained with it",
+                mend="set model.backbone to it, or model.weights to weights trained with yours",
+            )
+
     @torch.inference_mode()
-    def encode_view(self, crop: ObjectCrop, mask: BoolArray, nocs: Float32Array | None) -> torch.Tensor:
-        """Tokens of a reference or keyframe, to be kept.
+    def encode_view(
+        self, crop: ObjectCrop, mask: BoolArray, nocs: Float32Array | None, features: Float32Array | None
+    ) -> EncodedView:
+        """A reference or keyframe, to be kept.
 
         Args:
             crop: S x S crop around the object.
             mask: (S, S) bool.
             nocs: (S, S, 3) its coordinates in its own anchored frame, NaN where unknown; None without depth.
+            features: (h, w, C) float32 of length 1, the backbone's of the same square; None without.
         """
         known = np.zeros_like(mask) if nocs is None else np.asarray(np.isfinite(nocs).all(axis=2))
         coordinates = np.zeros((*mask.shape, 3), np.float32) if nocs is None else np.nan_to_num(nocs)
-        condition = reference_condition(
-            pictures(self._tensor(crop.rgb)), self._tensor(mask)[:, None].float(),
-            self._tensor(coordinates).permute(0, 3, 1, 2).clamp(-0.5, 0.5), self._tensor(known)[:, None].float(),
+        of_object, valid = self._tensor(mask)[:, None].float(), self._tensor(known)[:, None].float()
+        coordinate_map = self._tensor(coordinates).permute(0, 3, 1, 2).clamp(-0.5, 0.5)
+        condition = reference_condition(pictures(self._tensor(crop.rgb)), of_object, coordinate_map, valid)
+        grid = self._grid(features)
+        return EncodedView(
+            self.velocity.encode_reference(condition.to(self.dtype), self._context(grid)), grid,
+            reference_cells(of_object, coordinate_map, valid, self.velocity.context_side),
         )
-        return self.velocity.encode_reference(condition.to(self.dtype))
 
     @torch.inference_mode()
-    def predict(self, crop: ObjectCrop, tokens: torch.Tensor, scale_m: float | None, steps: int = 1) -> NocsMap:
-        """NOCS and mask of a crop, in the anchored frame of the view that `tokens` describe.
+    def predict(
+        self, crop: ObjectCrop, view: EncodedView, scale_m: float | None, features: Float32Array | None, steps: int = 1
+    ) -> NocsMap:
+        """NOCS and mask of a crop, in the anchored frame of `view`.
 
         Args:
             crop: S x S live crop; all-zero depth is allowed.
-            tokens: from encode_view.
+            view: from encode_view.
             scale_m: metres per NOCS unit of that view, or None if it had no depth.
+            features: (h, w, C) float32 of length 1, the backbone's of the same square; None without.
             steps: Euler steps.
         """
         rgb, depth_m = pictures(self._tensor(crop.rgb)), self._tensor(crop.depth_m)
         K_crop = self._tensor(crop.K_crop).float()
         R = self._tensor(R_ray_cam(crop.K_crop, crop.rgb.shape[0])).float()
         scale = guessed_scale(depth_m, K_crop) if scale_m is None else torch.full((1,), scale_m, device=self.device)
-        live = self.velocity.encode_live(live_condition(rgb, depth_m, K_crop, R, scale).to(self.dtype))
+        grid, hints = self._grid(features), None
+        if grid is not None and view.features is not None:
+            hints = match_hints(grid, view.features, *view.cells).to(self.dtype)
+        condition = live_condition(rgb, depth_m, K_crop, R, scale).to(self.dtype)
+        live = self.velocity.encode_live(condition, self._context(grid), hints)
         z0 = self.autoencoder.encode_picture(rgb.to(self.dtype))
-        z1 = integrate(lambda z, tau: self.velocity(z, tau, live, tokens), z0, steps)
+        z1, last = integrate(lambda z, tau: self.velocity(z, tau, live, view.tokens), z0, steps)
         nocs, logit = self.autoencoder.decode_nocs(z1)
+        sigma = interpolate(last.log_sigma.float(), crop.rgb.shape[:2], mode="bilinear").exp()
         return NocsMap(
-            nocs=nocs[0].permute(1, 2, 0).clamp(-0.5, 0.5).cpu().numpy(), mask_prob=logit[0, 0].sigmoid().cpu().numpy()
+            nocs=nocs[0].permute(1, 2, 0).clamp(-0.5, 0.5).cpu().numpy(), mask_prob=logit[0, 0].sigmoid().cpu().numpy(),
+            sigma=sigma[0, 0].cpu().numpy(),
         )
+
+    def _grid(self, features: Float32Array | None) -> torch.Tensor | None:
+        """(1, C, h, w) unit features, or None where the network takes none."""
+        if features is None or not self.velocity.config["context_channels"]:
+            return None
+        return self._tensor(features).permute(0, 3, 1, 2)
+
+    def _context(self, grid: torch.Tensor | None) -> torch.Tensor | None:
+        return None if grid is None else (grid * CONTEXT_GAIN).to(self.dtype)
 
     def _tensor(self, array: npt.NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array))[None].to(self.device)

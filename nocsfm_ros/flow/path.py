@@ -7,10 +7,19 @@ constant velocity ``z1 - z0``; with a deterministic start one Euler step from ta
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import torch
 
-Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+class HasVelocity(Protocol):
+    """What a velocity network answers with."""
+
+    @property
+    def velocity(self) -> torch.Tensor: ...
+
+
+StepT = TypeVar("StepT", bound=HasVelocity)
 
 
 def point_on_path(z0: torch.Tensor, z1: torch.Tensor, tau: torch.Tensor) -> torch.Tensor:
@@ -26,10 +35,22 @@ def draw_tau(batch: int, share_at_zero: float, generator: torch.Generator | None
     return torch.where(start, torch.zeros(()), tau)
 
 
-def integrate(velocity: Velocity, z0: torch.Tensor, steps: int = 1) -> torch.Tensor:
-    """Euler integration of ``dz/dtau = velocity(z, tau)`` from tau = 0 to 1 in equal steps; tau is given as (B,)."""
+def integrate(velocity: Callable[[torch.Tensor, torch.Tensor], StepT], z0: torch.Tensor, steps: int = 1) -> tuple[
+    torch.Tensor, StepT
+]:
+    """Euler integration of ``dz/dtau = velocity(z, tau).velocity`` from tau = 0 to 1 in equal steps.
+
+    Args:
+        velocity: of the latent at (z, tau (B,)), and whatever else it says of the step.
+        z0: (B, C, h, w).
+        steps: at least 1.
+
+    Returns:
+        z1, and what `velocity` said at the last step.
+    """
     z = z0
     for step in range(steps):
         tau = torch.full((len(z0),), step / steps, device=z0.device, dtype=z0.dtype)
-        z = z + velocity(z, tau) / steps
-    return z
+        said = velocity(z, tau)
+        z = z + said.velocity / steps
+    return z, said

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -9,32 +11,67 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import nn
 
 CONDITION_CHANNELS = 8  # rgb 3, xyz 3, depth validity 1, mask 1: see flow.conditions
+HINT_CHANNELS = 5  # nocs of the match 3, whether it is mutual 1, similarity 1: see flow.conditions
 PATCH = 4  # pixels of the crop per cell of the latent, along each side
 HEAD_WIDTH = 48
+
+
+class LiveView(NamedTuple):
+    """What the network knows of the live crop before any flow step, on grids of side n, n/2 and n.
+
+    fine (B, C, n, n), middle (B, 2C, n/2, n/2); xyz (B, 4, n, n): mean coordinates and validity of each cell.
+    """
+
+    fine: torch.Tensor
+    middle: torch.Tensor
+    xyz: torch.Tensor
+
+
+class FlowStep(NamedTuple):
+    """What the network says of one step.
+
+    velocity: of the latent, shape of z.
+    affine: (B, 3, 4) that maps live xyz (as in the condition) to NOCS: the rigid object's whole answer in 12 numbers.
+    log_sigma: (B, 1, n, n) log of the expected error of the decoded NOCS.
+    """
+
+    velocity: torch.Tensor
+    affine: torch.Tensor
+    log_sigma: torch.Tensor
 
 
 class VelocityNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """A small UNet over the latent grid; the live view enters beside the latent, the reference through attention.
 
     Grids of side n, n/2 and n/4 (n = latent_side); the two coarser ones attend to the reference's tokens. One
-    encoder serves reference and live crop. A condition that is all zeros means "not given": training drops
-    conditions at random, so that the same weights run without depth, or on the picture alone as in the paper.
+    encoder serves reference and live crop; the backbone's features of both, where there are any, join at n/2, and so
+    do the coordinates of their matches. From the coarsest grid an affine map of the live coordinates is read off,
+    exact for a rigid object, and its image is handed to the finest grid. A condition that is all zeros means "not
+    given": training drops conditions at random, so that the same weights run without depth, without matches, or on
+    the picture alone as in the paper.
+
+    Args:
+        latent_channels, latent_side: of the autoencoder.
+        widths: channels at n, n/2 and n/4.
+        context_channels: of the backbone's features; 0 for a network without.
+        context_backbone: name of the backbone whose features it was trained with.
     """
 
     @register_to_config
     def __init__(
-        self, latent_channels: int = 8, latent_side: int = 32, widths: tuple[int, int, int] = (48, 96, 192),
+        self, latent_channels: int = 16, latent_side: int = 32, widths: tuple[int, int, int] = (48, 96, 192),
+        context_channels: int = 0, context_backbone: str = "",
     ) -> None:
         super().__init__()
         fine, middle, coarse = widths
         time_width = 2 * middle
         self.time_proj = Timesteps(fine, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(fine, time_width)
-        self.view_encoder = nn.Sequential(
-            nn.Conv2d(CONDITION_CHANNELS, fine, PATCH, stride=PATCH), ResidualBlock(fine)
-        )
+        self.view_encoder = nn.Sequential(nn.Conv2d(CONDITION_CHANNELS, fine, PATCH, stride=PATCH), nn.SiLU())
         self.reference_down = nn.Conv2d(fine, middle, 3, stride=2, padding=1)
         self.reference_block = ResidualBlock(middle)
+        self.context = nn.Conv2d(context_channels, middle, 1, bias=False) if context_channels else None
+        self.hints = nn.Conv2d(HINT_CHANNELS, middle, 3, padding=1, bias=False) if context_channels else None
         self.positions = nn.Parameter(torch.randn(1, middle, latent_side // 2, latent_side // 2) * 0.02)
         self.stem = nn.Conv2d(latent_channels + fine, fine, 3, padding=1)
         self.down_fine = ResidualBlock(fine, time_width)
@@ -43,25 +80,40 @@ class VelocityNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.match = ReferenceAttention(middle, middle)
         self.to_coarse = nn.Conv2d(middle, coarse, 3, stride=2, padding=1)
         self.coarse = nn.ModuleList(TransformerBlock(coarse, middle) for _ in range(2))
+        self.affine_head = AffineHead(coarse)
+        self.from_affine = nn.Conv2d(4, fine, 1)
         self.from_coarse = nn.Conv2d(coarse, middle, 1)
         self.up_middle = ResidualBlock(middle, time_width)
         self.from_middle = nn.Conv2d(middle, fine, 1)
         self.up_fine = ResidualBlock(fine, time_width)
-        self.head = nn.Sequential(nn.GroupNorm(8, fine), nn.SiLU(), nn.Conv2d(fine, latent_channels, 3, padding=1))
+        self.head = nn.Sequential(nn.GroupNorm(8, fine), nn.SiLU(), nn.Conv2d(fine, latent_channels + 1, 3, padding=1))
 
-    def encode_reference(self, condition: torch.Tensor) -> torch.Tensor:
-        """Reference condition (B, 8, S, S) -> tokens (B, N, C); done once per keyframe."""
-        grid = self.reference_block(self.reference_down(self.view_encoder(condition))) + self.positions
-        tokens: torch.Tensor = grid.flatten(2).transpose(1, 2)
+    @property
+    def context_side(self) -> int:
+        """Cells along a side of the context and hint grids."""
+        return int(self.config["latent_side"]) // 2
+
+    def encode_reference(self, condition: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        """Reference condition (B, 8, S, S) and features (B, C, n/2, n/2) -> tokens (B, N, width); once per keyframe."""
+        grid = self.reference_down(self.view_encoder(condition))
+        if self.context is not None and context is not None:
+            grid = grid + self.context(context)
+        tokens: torch.Tensor = (self.reference_block(grid) + self.positions).flatten(2).transpose(1, 2)
         return tokens
 
-    def encode_live(self, condition: torch.Tensor) -> torch.Tensor:
-        """Live condition (B, 8, S, S) -> features (B, C, S/4, S/4)."""
-        features: torch.Tensor = self.view_encoder(condition)
-        return features
+    def encode_live(
+        self, condition: torch.Tensor, context: torch.Tensor | None = None, hints: torch.Tensor | None = None
+    ) -> LiveView:
+        """Live condition (B, 8, S, S), features (B, C, n/2, n/2) and hints (B, 5, n/2, n/2)."""
+        middle = self.positions
+        if self.context is not None and context is not None:
+            middle = middle + self.context(context)
+        if self.hints is not None and hints is not None:
+            middle = middle + self.hints(hints)
+        return LiveView(self.view_encoder(condition), middle, cell_xyz(condition))
 
-    def forward(self, z: torch.Tensor, tau: torch.Tensor, live: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Velocity of the latent, shape of z.
+    def forward(self, z: torch.Tensor, tau: torch.Tensor, live: LiveView, tokens: torch.Tensor) -> FlowStep:
+        """One evaluation.
 
         Args:
             z: (B, C, n, n) latent at flow time tau.
@@ -71,15 +123,47 @@ class VelocityNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """
         # the sinusoids of diffusers are spaced for times of 0..1000
         time = self.time_embedding(self.time_proj(tau * 1000).to(z.dtype))
-        fine = self.down_fine(self.stem(torch.cat([z, live], dim=1)), time)
-        middle = self.match(self.down_middle(self.to_middle(fine), time) + self.positions, tokens)
+        fine = self.down_fine(self.stem(torch.cat([z, live.fine], dim=1)), time)
+        middle = self.match(self.down_middle(self.to_middle(fine) + live.middle, time), tokens)
         coarse = self.to_coarse(middle)
         for block in self.coarse:
             coarse = block(coarse, tokens)
+        affine = self.affine_head(coarse)
+        guess = torch.cat([apply_affine(affine, live.xyz[:, :3]) * live.xyz[:, 3:], live.xyz[:, 3:]], dim=1)
         middle = self.up_middle(middle + _doubled(self.from_coarse(coarse)), time)
-        fine = self.up_fine(fine + _doubled(self.from_middle(middle)), time)
-        velocity: torch.Tensor = self.head(fine)
-        return velocity
+        fine = self.up_fine(fine + _doubled(self.from_middle(middle)) + self.from_affine(guess.to(z.dtype)), time)
+        out: torch.Tensor = self.head(fine)
+        return FlowStep(out[:, :-1], affine, out[:, -1:])
+
+
+def cell_xyz(condition: torch.Tensor) -> torch.Tensor:
+    """Live condition (B, 8, S, S) -> (B, 4, S/4, S/4): each cell's mean coordinates over its valid pixels, validity."""
+    known = nn.functional.avg_pool2d(condition[:, 6:7].float(), PATCH)
+    xyz = nn.functional.avg_pool2d(condition[:, 3:6].float(), PATCH) / known.clamp(min=1e-3)  # zeros where invalid
+    return torch.cat([xyz, (known > 0.25).float()], dim=1)
+
+
+def apply_affine(affine: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
+    """(B, 3, 4) on coordinates (B, 3, h, w)."""
+    return (affine[:, :, :3] @ xyz.flatten(2) + affine[:, :, 3:]).view(xyz.shape)
+
+
+class AffineHead(nn.Module):
+    """A learned query looks over a grid and answers with an affine map, the identity at first."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.randn(1, 4, width) * 0.02)
+        self.norm, self.attention = nn.LayerNorm(width), Attention(width, width)
+        self.answer = nn.Sequential(nn.Linear(4 * width, width), nn.GELU(), nn.Linear(width, 12))
+
+    def forward(self, grid: torch.Tensor) -> torch.Tensor:
+        """(B, width, h, w) -> (B, 3, 4) float32."""
+        cells = self.norm(grid.flatten(2).transpose(1, 2))
+        looked = self.attention(self.query.expand(len(grid), -1, -1).to(cells.dtype), cells)
+        affine = 0.1 * self.answer(looked.flatten(1)).float().view(-1, 3, 4)
+        result: torch.Tensor = affine + torch.eye(3, 4, device=affine.device)
+        return result
 
 
 class ResidualBlock(nn.Module):

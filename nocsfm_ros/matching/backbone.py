@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nocsfm_ros.device import fast_dtype
+from nocsfm_ros.device import fast_autocast
 from nocsfm_ros.errors import CheckpointError, ShapeError
 from nocsfm_ros.types import Float32Array, Float64Array, Uint8Array
 
@@ -108,8 +108,7 @@ class EfficientNetLite0(Backbone):
         odd_row, odd_column = STRIDE * (rows % 2), STRIDE * (columns % 2)  # a coarse cell is two fine ones
         image = F.pad(image, (LEFT_PAD, odd_column, LEFT_PAD, odd_row), mode="replicate")
         image = ((image - 127.0) / 128.0).contiguous(memory_format=torch.channels_last)
-        dtype = fast_dtype(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=dtype is torch.bfloat16):
+        with fast_autocast(self.device):
             fine = self.fine(self.stem(image))
             coarse = self.coarse(fine)
         fine, coarse = fine.float(), coarse.float()

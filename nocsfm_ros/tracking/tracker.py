@@ -125,6 +125,7 @@ def build_tracker(config: Config | None = None) -> Tracker:
     device = choose_device(config.model.device)
     torch.set_num_threads(config.model.num_threads or max(1, (os.cpu_count() or 2) // 2))
     flow = FlowModel.from_folder(weights_folder(config.model.weights), device)
+    flow.check_backbone(config.model.backbone)
     return Tracker(Estimator(flow, load_backbone(config.model.backbone, device), config), config)
 
 

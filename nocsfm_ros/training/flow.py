@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch.nn.functional import avg_pool2d
 
+from nocsfm_ros.device import fast_autocast
 from nocsfm_ros.flow.autoencoder import Autoencoder
 from nocsfm_ros.flow.path import draw_tau, point_on_path
-from nocsfm_ros.flow.velocity import PATCH, VelocityNetwork
+from nocsfm_ros.flow.velocity import PATCH, VelocityNetwork, apply_affine
 from nocsfm_ros.training.loop import Losses, TrainingRun
 from nocsfm_ros.training.losses import foreground_loss, mask_loss
 from nocsfm_ros.training.pairs import PairBatch
@@ -19,14 +20,16 @@ TAU_ZERO_SHARE = 0.85  # one Euler step starts at 0: that is where accuracy coun
 FOREGROUND_WEIGHT = 4.0
 LATENT_WEIGHT = 0.3
 MASK_WEIGHT = 3.0  # registration forgives a coarse map, but not pixels of the table
+SIGMA_WEIGHT = 0.05
+SIGMA_RANGE = (-6.0, 1.0)  # of its logarithm
 
 
 def train_flow(
-    batches: Iterator[PairBatch], autoencoder: Autoencoder, out: Path, hours: float, report: Callable[[str], None],
-    learning_rate: float = 6e-4,
-) -> VelocityNetwork:
-    """Train the embedded velocity network and return it."""
-    model = VelocityNetwork(latent_channels=autoencoder.latent_channels).to(memory_format=torch.channels_last)
+    batches: Iterator[PairBatch], autoencoder: Autoencoder, model: VelocityNetwork, out: Path, hours: float,
+    report: Callable[[str], None], learning_rate: float = 6e-4,
+) -> None:
+    """Train a velocity network in place, the autoencoder frozen."""
+    model.to(memory_format=torch.channels_last)
     autoencoder.requires_grad_(False)
     run = TrainingRun(model, out, hours, learning_rate, ema_decay=0.9995)
     if run.resume():
@@ -35,30 +38,52 @@ def train_flow(
 
     def step(_progress: float) -> tuple[Losses, int]:
         batch = next(batches)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_autocast(torch.device("cpu")):
             return flow_losses(model, autoencoder, batch, generator), len(batch.rgb)
 
     run.run(step, report)
     run.finish()
-    return model
 
 
 def flow_losses(
     model: VelocityNetwork, autoencoder: Autoencoder, batch: PairBatch, generator: torch.Generator
 ) -> Losses:
-    """Flow matching in the latent, foreground-weighted, plus losses on the decoded map of the one-step result."""
+    """Flow matching in the latent, foreground-weighted, plus losses on what the one-step result decodes to.
+
+    Those are the coordinates, the mask, the affine map on the cells that show the object, and the likelihood of the
+    coordinates' error under the predicted sigma (Laplace; Kendall and Gal, NeurIPS 2017).
+    """
     with torch.no_grad():
         z0 = autoencoder.encode_picture(batch.rgb).float()
         z1 = autoencoder.encode_nocs(batch.nocs, batch.mask).float()
     tau = draw_tau(len(z0), TAU_ZERO_SHARE, generator)
     z_tau = point_on_path(z0, z1, tau)
-    tokens, live = model.encode_reference(batch.reference), model.encode_live(batch.live)
-    velocity = model(z_tau, tau, live, tokens).float()
+    tokens = model.encode_reference(batch.reference, batch.reference_context)
+    live = model.encode_live(batch.live, batch.live_context, batch.hints)
+    said = model(z_tau, tau, live, tokens)
+    velocity = said.velocity.float()
     weight = 1 + FOREGROUND_WEIGHT * avg_pool2d(batch.mask, PATCH)
     latent = (weight * (velocity - (z1 - z0)) ** 2).mean() / weight.mean()
     nocs, logit = autoencoder.decode_nocs(z_tau + (1 - tau.view(-1, 1, 1, 1)) * velocity)
+    share = avg_pool2d(batch.mask, PATCH)
+    of_object = (share > 0.5).float()
+    cell_nocs = avg_pool2d(batch.nocs * batch.mask, PATCH) / share.clamp(min=1e-3)
+    error = avg_pool2d((nocs.detach() - batch.nocs).abs().mean(dim=1, keepdim=True) * batch.mask, PATCH) / share.clamp(
+        min=1e-3
+    )
     parts = {
-        "latent": latent, "nocs": foreground_loss(nocs, batch.nocs, batch.mask), "mask": mask_loss(logit, batch.mask)
+        "latent": latent, "nocs": foreground_loss(nocs, batch.nocs, batch.mask), "mask": mask_loss(logit, batch.mask),
+        "affine": foreground_loss(apply_affine(said.affine, live.xyz[:, :3]), cell_nocs, of_object * live.xyz[:, 3:]),
+        "sigma": _laplace(error, said.log_sigma.float(), of_object),
     }
-    loss = LATENT_WEIGHT * latent + parts["nocs"] + MASK_WEIGHT * parts["mask"]
+    loss = (
+        LATENT_WEIGHT * latent + parts["nocs"] + MASK_WEIGHT * parts["mask"] + parts["affine"]
+        + SIGMA_WEIGHT * parts["sigma"]
+    )
     return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}
+
+
+def _laplace(error: torch.Tensor, log_sigma: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Negative log likelihood of errors (B, 1, h, w) with the given scale, mean over `where`."""
+    log_sigma = log_sigma.clamp(*SIGMA_RANGE)
+    return ((error * (-log_sigma).exp() + log_sigma) * where).sum() / where.sum().clamp(min=1)

@@ -18,6 +18,7 @@ Losses = dict[str, torch.Tensor]
 SAVE_EVERY_S = 60.0
 WARM_UP = 0.02
 GRADIENT_LIMIT = 1.0
+MAX_STEP_S = 30.0  # a longer step was a suspended process, which trains nothing
 
 
 class TrainingRun:
@@ -77,7 +78,7 @@ class TrainingRun:
             self.step, self.samples, counted = self.step + 1, self.samples + size, counted + 1
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.item()
-            self.spent_s += time.monotonic() - begin
+            self.spent_s += min(time.monotonic() - begin, MAX_STEP_S)
             if time.monotonic() - last_save > SAVE_EVERY_S or self.spent_s >= self.budget_s:
                 self.save()
                 self._log({name: round(value / counted, 5) for name, value in sums.items()}, report)

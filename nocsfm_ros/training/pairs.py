@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 
 from nocsfm_ros.data.views import DEPTH_UNIT_M, View, ViewDataset
-from nocsfm_ros.flow.conditions import guessed_scale, live_condition, pictures, ray_points, reference_condition
+from nocsfm_ros.flow.conditions import (
+    CONTEXT_GAIN,
+    guessed_scale,
+    live_condition,
+    match_hints,
+    pictures,
+    ray_points,
+    reference_cells,
+    reference_condition,
+)
 from nocsfm_ros.geometry.crops import R_ray_cam
 from nocsfm_ros.geometry.nocs import anchored_frame
 from nocsfm_ros.training.augmentation import augment_depth, augment_picture
 from nocsfm_ros.types import Float64Array, SimilarityPose
 
 FRAME_POINTS = 500
+FEATURES = "features"  # field of a view: (h, w, C) float16 of length 1
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,8 @@ class PairBatch:
     Attributes:
         rgb: the live picture, augmented.
         live, reference: conditions.
+        live_context, reference_context: (B, C, h, w) backbone features, C = 0 where the views have none.
+        hints: (B, 5, h, w) of their matches.
         nocs: (B, 3, S, S) true coordinates of the live view in the reference's frame, 0 outside the mask.
         mask: (B, 1, S, S) in {0, 1}: the true visible object; empty where the object is another one.
         frame: per pair, the object frame in the reference camera.
@@ -34,6 +46,9 @@ class PairBatch:
     rgb: torch.Tensor
     live: torch.Tensor
     reference: torch.Tensor
+    live_context: torch.Tensor
+    reference_context: torch.Tensor
+    hints: torch.Tensor
     nocs: torch.Tensor
     mask: torch.Tensor
     frame: list[SimilarityPose]
@@ -44,13 +59,18 @@ class PairBatch:
 class Drops:
     """Shares of the samples in which a condition is withheld or another object is asked for."""
 
-    live_depth: float = 0.1
+    live_depth: float = 0.2
     reference_depth: float = 0.1
-    other_object: float = 0.07
+    context: float = 0.08
+    hints: float = 0.15
+    other_object: float = 0.12
 
 
 class PairSampler:
-    """Draws pairs of views of one cluster (same object, other scene) from a ViewDataset, endlessly."""
+    """Draws pairs of views of one cluster (same object, other scene) from a ViewDataset, endlessly.
+
+    Views that hold a field FEATURES (see training.features) give contexts and hints.
+    """
 
     def __init__(self, views: ViewDataset, seed: int, drops: Drops | None = None) -> None:
         self.views = views
@@ -63,9 +83,9 @@ class PairSampler:
         self.clusters = [c for c, rows in self.members.items() if len(rows) > 1]
 
     def batches(self, size: int) -> Iterator[PairBatch]:
-        """Yield batches of `size` pairs without end."""
+        """Yield batches of `size` (even) pairs without end: each two views are used both ways."""
         while True:
-            yield self.make([self.draw() for _ in range(size)])
+            yield self.make([self.draw() for _ in range(size // 2)], both_ways=True)
 
     def draw(self) -> tuple[int, int, bool]:
         """(live row, reference row, whether the reference shows another object)."""
@@ -76,35 +96,58 @@ class PairSampler:
             other = bool(self.mesh[reference] != self.mesh[live])
         return int(live), int(reference), other
 
-    def make(self, pairs: list[tuple[int, int, bool]], augment: bool = True) -> PairBatch:
-        """Tensors of the given (live row, reference row, other object) triples."""
+    def make(self, pairs: list[tuple[int, int, bool]], augment: bool = True, both_ways: bool = False) -> PairBatch:
+        """Tensors of the given (live row, reference row, other object) triples, and of their reverses if asked."""
         live_views, reference_views = [self.views[p[0]] for p in pairs], [self.views[p[1]] for p in pairs]
         live, reference = _gather(live_views), _gather(reference_views)
-        other = torch.tensor([p[2] for p in pairs])
+        seen_live, seen_reference = (
+            (self._augmented(live), self._augmented(reference)) if augment else (live, reference)
+        )
+        if both_ways:
+            pairs = pairs + [(b, a, other) for a, b, other in pairs]
+            live_views, reference_views = live_views + reference_views, reference_views + live_views
+            live, reference = live.joined(reference), reference.joined(live)
+            seen_live, seen_reference = seen_live.joined(seen_reference), seen_reference.joined(seen_live)
         frame = [reference_frame(view) for view in reference_views]
         scale_m = torch.tensor([f.scale_m for f in frame], dtype=torch.float32)
         T_obj_live = torch.from_numpy(np.stack([
             object_from_live(*triple) for triple in zip(live_views, reference_views, frame, strict=True)
         ])).float()
         T_obj_reference = torch.from_numpy(np.stack([np.linalg.inv(f.T_cam_obj) for f in frame])).float()
-        mask = live.mask * (~other)[:, None, None, None]
-        nocs = _coordinates(live, T_obj_live, scale_m) * mask
-        reference_nocs = _coordinates(reference, T_obj_reference, scale_m)
-        no_scale = torch.zeros(len(pairs), dtype=torch.bool)
+        mask = live.mask * torch.tensor([not p[2] for p in pairs])[:, None, None, None]
+        nocs = (_coordinates(live, T_obj_live, scale_m) * mask).clamp(-0.5, 0.5)
+        reference_nocs = _coordinates(reference, T_obj_reference, scale_m).clamp(-0.5, 0.5)
         if augment:
-            live, reference = self._augmented(live), self._augmented(reference)
-            live = replace(live, depth_m=live.depth_m * self._kept(self.drops.live_depth, len(pairs)))
-            no_scale = torch.rand(len(pairs), generator=self.generator) < self.drops.reference_depth
-            reference = replace(reference, depth_m=reference.depth_m * (~no_scale)[:, None, None])
-        scale_m = torch.where(no_scale, guessed_scale(live.depth_m, live.K), scale_m)
+            seen_live = replace(seen_live, depth_m=seen_live.depth_m * self._kept(self.drops.live_depth, len(pairs)))
+            has_scale = self._kept(self.drops.reference_depth, len(pairs))
+            seen_reference = replace(seen_reference, depth_m=seen_reference.depth_m * has_scale)
+            guess = guessed_scale(seen_live.depth_m, live.K)
+            scale_m = torch.where(has_scale[:, 0, 0], scale_m, guess)
+        valid = (seen_reference.depth_m > 0)[:, None].float()
+        live_context, reference_context, hints = self._matched(live, reference, reference_nocs, valid, augment)
         return PairBatch(
-            rgb=live.rgb, live=live_condition(live.rgb, live.depth_m, live.K, live.R_ray_cam, scale_m),
-            reference=reference_condition(
-                reference.rgb, reference.mask, reference_nocs.clamp(-0.5, 0.5),
-                (reference.depth_m > 0)[:, None].float(),
-            ),
-            nocs=nocs.clamp(-0.5, 0.5), mask=mask, frame=frame, index=torch.tensor([p[:2] for p in pairs]),
+            rgb=seen_live.rgb,
+            live=live_condition(seen_live.rgb, seen_live.depth_m, live.K, live.R_ray_cam, scale_m),
+            reference=reference_condition(seen_reference.rgb, reference.mask, reference_nocs, valid),
+            live_context=live_context, reference_context=reference_context, hints=hints,
+            nocs=nocs, mask=mask, frame=frame, index=torch.tensor([p[:2] for p in pairs]),
         )
+
+    def _matched(
+        self, live: _Views, reference: _Views, reference_nocs: torch.Tensor, valid: torch.Tensor, augment: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Contexts of both views and the hints of their matches, each withheld at times."""
+        count, side = len(live.mask), live.features.shape[-1]
+        if not live.features.shape[1]:
+            return live.features, reference.features, torch.zeros(count, 5, side, side)
+        cells = reference_cells(reference.mask, reference_nocs, valid, side)
+        hints = match_hints(live.features, reference.features, *cells)
+        kept = kept_hints = torch.ones(count, 1, 1, 1)
+        if augment:
+            kept = self._kept(self.drops.context, count)[..., None].float()
+            kept_hints = kept * self._kept(self.drops.hints, count)[..., None]
+        gain = kept * CONTEXT_GAIN
+        return live.features * gain, reference.features * gain, hints * kept_hints
 
     def _augmented(self, views: _Views) -> _Views:
         rgb = (views.rgb * 255).byte().permute(0, 2, 3, 1).numpy()
@@ -135,6 +178,14 @@ class _Views:
     mask: torch.Tensor
     K: torch.Tensor
     R_ray_cam: torch.Tensor
+    features: torch.Tensor
+
+    def joined(self, other: _Views) -> _Views:
+        """Both, one after the other."""
+        return _Views(*(torch.cat(both) for both in zip(self._fields(), other._fields(), strict=True)))
+
+    def _fields(self) -> list[torch.Tensor]:
+        return [getattr(self, item.name) for item in fields(self)]
 
 
 def _gather(views: list[View]) -> _Views:
@@ -145,7 +196,15 @@ def _gather(views: list[View]) -> _Views:
         mask=torch.from_numpy(np.stack([view["mask"] > 0 for view in views]))[:, None].float(),
         K=torch.from_numpy(np.stack([view["K"] for view in views])).float(),
         R_ray_cam=torch.from_numpy(np.stack([R_ray_cam(view["K"], side) for view in views])).float(),
+        features=_features(views),
     )
+
+
+def _features(views: list[View]) -> torch.Tensor:
+    """(B, C, h, w) float32 of length 1; (B, 0, 1, 1) where nothing was stored."""
+    if FEATURES not in views[0]:
+        return torch.zeros(len(views), 0, 1, 1)
+    return torch.from_numpy(np.stack([view[FEATURES] for view in views])).float().permute(0, 3, 1, 2)
 
 
 def _coordinates(view: _Views, T_obj_cam: torch.Tensor, scale_m: torch.Tensor) -> torch.Tensor:

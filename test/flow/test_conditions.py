@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from nocsfm_ros.flow.conditions import central_depth, guessed_scale, live_condition, ray_points, reference_condition
+from nocsfm_ros.flow.conditions import (
+    central_depth,
+    guessed_scale,
+    live_condition,
+    match_hints,
+    ray_points,
+    reference_cells,
+    reference_condition,
+)
 from nocsfm_ros.geometry.crops import R_ray_cam
 
 SIDE = 32
@@ -67,3 +75,43 @@ def test_reference_condition_shows_coordinates_only_where_known_and_masked() -> 
 def test_guessed_scale_grows_with_distance_and_crop_width() -> None:
     near, far = (guessed_scale(torch.full((1, SIDE, SIDE), d), K) for d in (0.5, 1.0))
     torch.testing.assert_close(far, 2 * near)
+
+
+def unit_features(seed: int) -> torch.Tensor:
+    features = torch.randn(1, 64, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(features, dim=1)
+
+
+def test_match_hints_carry_the_coordinates_of_the_moved_cells() -> None:
+    reference, nocs = unit_features(0), torch.rand(1, 3, 4, 4) - 0.5
+    live = torch.roll(reference, 1, dims=3)
+    everywhere = torch.ones(1, 1, 4, 4)
+    hints = match_hints(live, reference, everywhere, nocs, everywhere)
+    torch.testing.assert_close(hints[:, :3], torch.roll(nocs, 1, dims=3))
+    torch.testing.assert_close(hints[:, 3:], torch.ones(1, 2, 4, 4))
+
+
+def test_match_hints_use_object_cells_only_and_no_unknown_coordinates() -> None:
+    reference, nocs = unit_features(0), torch.full((1, 3, 4, 4), 0.3)
+    mask, known = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
+    mask[..., :2], known[..., 0] = 1, 1
+    hints = match_hints(reference, reference, mask, nocs, known)
+    assert (hints[:, :3, :, 0] == 0.3).all() and hints[:, :3, :, 1:].abs().max() == 0
+    assert (hints[:, 4, :, :2] > 0.999).all() and (hints[:, 4, :, 2:] < 0.6).all()
+
+
+def test_match_hints_without_any_object_cell_are_zeros() -> None:
+    none = torch.zeros(1, 1, 4, 4)
+    hints = match_hints(unit_features(0), unit_features(0), none, torch.rand(1, 3, 4, 4), none)
+    assert hints.abs().max() == 0
+
+
+def test_reference_cells_average_known_object_pixels() -> None:
+    mask, valid = torch.zeros(1, 1, SIDE, SIDE), torch.ones(1, 1, SIDE, SIDE)
+    mask[..., :14] = 1  # 8-pixel cells: the second column is three quarters object
+    valid[..., :4] = 0
+    nocs = torch.zeros(1, 3, SIDE, SIDE)
+    nocs[..., 4:] = 0.25
+    of_object, mean, known = reference_cells(mask, nocs, valid, 4)
+    assert of_object[0, 0, 0].tolist() == [1, 1, 0, 0] and known[0, 0, 0].tolist() == [1, 1, 0, 0]
+    torch.testing.assert_close(mean[0, :, :, :2], torch.full((3, 4, 2), 0.25))

@@ -11,7 +11,8 @@ from diffusers import AutoencoderKL
 from nocsfm_ros.errors import CheckpointError, ShapeError
 from nocsfm_ros.flow.autoencoder import Autoencoder, build_autoencoder
 from nocsfm_ros.flow.checkpoints import load_pretrained, weights_folder
-from nocsfm_ros.flow.velocity import VelocityNetwork
+from nocsfm_ros.flow.model import FlowModel
+from nocsfm_ros.flow.velocity import HINT_CHANNELS, FlowStep, VelocityNetwork, apply_affine, cell_xyz
 
 SMALL = (16, 48, 48)
 
@@ -19,7 +20,7 @@ SMALL = (16, 48, 48)
 def test_autoencoder_latent_is_a_quarter_and_decodes_to_full_size() -> None:
     model = build_autoencoder()
     latent = model.encode_picture(torch.rand(2, 3, 64, 64))
-    assert latent.shape == (2, 8, 16, 16)
+    assert latent.shape == (2, 16, 16, 16)
     nocs, logit = model.decode_nocs(latent)
     assert nocs.shape == (2, 3, 64, 64) and logit.shape == (2, 1, 64, 64)
 
@@ -30,7 +31,7 @@ def test_autoencoder_latent_scale_scales_latents_and_survives_saving(tmp_path: P
     before = model.encode_picture(rgb)
     model.set_latent_scale(0.5)
     torch.testing.assert_close(model.encode_picture(rgb), before * 0.5)
-    model.vae.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
     loaded = Autoencoder.from_pretrained(tmp_path)
     assert loaded.latent_scale == 0.5
     torch.testing.assert_close(loaded.encode_picture(rgb), before * 0.5)
@@ -56,11 +57,12 @@ def test_rgb_autoencoder_takes_what_is_not_black_as_the_object() -> None:
 def test_velocity_depends_on_reference_live_view_and_time() -> None:
     torch.manual_seed(0)
     model = VelocityNetwork(latent_side=16, widths=SMALL).eval()
-    z, tau = torch.randn(1, 8, 16, 16), torch.zeros(1)
+    z, tau = torch.randn(1, 16, 16, 16), torch.zeros(1)
     live, reference = torch.rand(1, 8, 64, 64), torch.rand(1, 8, 64, 64)
 
     def velocity(live: torch.Tensor, reference: torch.Tensor, tau: torch.Tensor) -> torch.Tensor:
-        return model(z, tau, model.encode_live(live), model.encode_reference(reference))
+        said: FlowStep = model(z, tau, model.encode_live(live), model.encode_reference(reference))
+        return said.velocity
 
     with torch.no_grad():
         base = velocity(live, reference, tau)
@@ -68,6 +70,55 @@ def test_velocity_depends_on_reference_live_view_and_time() -> None:
         for other in (velocity(1 - live, reference, tau), velocity(live, 1 - reference, tau),
                       velocity(live, reference, tau + 0.5)):
             assert float((other - base).abs().max()) > 1e-4
+
+
+def test_velocity_depends_on_context_and_hints_and_runs_without_them() -> None:
+    torch.manual_seed(0)
+    model = VelocityNetwork(latent_side=16, widths=SMALL, context_channels=12).eval()
+    z, tau, condition = torch.randn(1, 16, 16, 16), torch.zeros(1), torch.rand(1, 8, 64, 64)
+    context, hints = torch.rand(1, 12, 8, 8), torch.rand(1, HINT_CHANNELS, 8, 8)
+    with torch.no_grad():
+        tokens = model.encode_reference(condition, context)
+        without = model(z, tau, model.encode_live(condition), tokens).velocity
+        zeros = model(z, tau, model.encode_live(condition, context * 0, hints * 0), tokens).velocity
+        torch.testing.assert_close(zeros, without)
+        for live in (model.encode_live(condition, context), model.encode_live(condition, None, hints)):
+            assert float((model(z, tau, live, tokens).velocity - without).abs().max()) > 1e-4
+
+
+def test_fresh_velocity_network_answers_with_an_affine_map_near_the_identity() -> None:
+    torch.manual_seed(0)
+    model = VelocityNetwork(latent_side=16, widths=SMALL).eval()
+    condition = torch.rand(1, 8, 64, 64)
+    with torch.no_grad():
+        said = model(torch.randn(1, 16, 16, 16), torch.zeros(1), model.encode_live(condition),
+                     model.encode_reference(condition))
+    assert said.log_sigma.shape == (1, 1, 16, 16) and said.affine.shape == (1, 3, 4)
+    torch.testing.assert_close(said.affine[0], torch.eye(3, 4), atol=0.2, rtol=0)
+
+
+def test_apply_affine_turns_and_shifts_coordinates() -> None:
+    affine = torch.tensor([[[0.0, -1, 0, 0.5], [1, 0, 0, 0], [0, 0, 1, -0.25]]])
+    xyz = torch.rand(1, 3, 2, 2)
+    expected = torch.stack([0.5 - xyz[:, 1], xyz[:, 0], xyz[:, 2] - 0.25], dim=1)
+    torch.testing.assert_close(apply_affine(affine, xyz), expected)
+
+
+def test_cell_xyz_is_the_mean_over_the_valid_pixels_only() -> None:
+    condition = torch.zeros(1, 8, 8, 8)
+    condition[:, 3:6, :4, :2], condition[:, 6, :4, :2] = 0.4, 1  # half of the first cell
+    cells = cell_xyz(condition)
+    torch.testing.assert_close(cells[0, :, 0, 0], torch.tensor([0.4, 0.4, 0.4, 1.0]))
+    assert cells[0, :, 1, 1].abs().max() == 0
+
+
+def test_flow_of_another_backbone_raises_checkpoint_error() -> None:
+    velocity = VelocityNetwork(widths=SMALL, context_channels=12, context_backbone="this")
+    flow = FlowModel(build_autoencoder(), velocity)
+    flow.check_backbone("this")
+    with pytest.raises(CheckpointError, match="'this'"):
+        flow.check_backbone("that")
+    FlowModel(build_autoencoder(), VelocityNetwork(widths=SMALL)).check_backbone("any")
 
 
 def test_velocity_saved_and_loaded_is_the_same_function(tmp_path: Path) -> None:
@@ -89,7 +140,7 @@ def test_load_pretrained_of_truncated_file_raises_checkpoint_error(tmp_path: Pat
 def test_load_pretrained_of_other_architecture_raises_checkpoint_error(tmp_path: Path) -> None:
     VelocityNetwork(latent_side=16, widths=SMALL).save_pretrained(tmp_path)
     config = tmp_path / "config.json"
-    config.write_text(config.read_text().replace('"latent_channels": 8', '"latent_channels": 4'))
+    config.write_text(config.read_text().replace('"latent_channels": 16', '"latent_channels": 4'))
     with pytest.raises(CheckpointError):
         load_pretrained(VelocityNetwork, tmp_path)
 

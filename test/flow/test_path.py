@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import pytest
 import torch
 
 from nocsfm_ros.flow.path import draw_tau, integrate, point_on_path
 
 
+class Step(NamedTuple):
+    velocity: torch.Tensor
+    tau: float
+
+
 def test_integrate_constant_velocity_is_exact_in_one_and_in_ten_steps() -> None:
     z0, z1 = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     for steps in (1, 10):
-        torch.testing.assert_close(integrate(lambda z, tau: z1 - z0, z0, steps), z1, atol=1e-5, rtol=0)
+        result, last = integrate(lambda z, tau: Step(z1 - z0, float(tau[0])), z0, steps)
+        torch.testing.assert_close(result, z1, atol=1e-5, rtol=0)
+        assert last.tau == pytest.approx(1 - 1 / steps)
 
 
 def test_integrate_velocity_equal_to_tau_sums_the_left_ends() -> None:
-    def velocity(z: torch.Tensor, tau: torch.Tensor) -> torch.Tensor:
-        return tau.view(-1, 1, 1, 1).expand_as(z)
+    def velocity(z: torch.Tensor, tau: torch.Tensor) -> Step:
+        return Step(tau.view(-1, 1, 1, 1).expand_as(z), float(tau[0]))
 
-    result = integrate(velocity, torch.zeros(1, 1, 2, 2), steps=4)
+    result, _ = integrate(velocity, torch.zeros(1, 1, 2, 2), steps=4)
     torch.testing.assert_close(result, torch.full((1, 1, 2, 2), (0 + 0.25 + 0.5 + 0.75) / 4))
 
 

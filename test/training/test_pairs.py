@@ -64,6 +64,15 @@ def test_make_with_everything_dropped_withholds_depth_but_not_the_truth() -> Non
     assert batch.nocs.abs().max() > 0.05
 
 
+def test_both_ways_appends_the_reversed_pairs() -> None:
+    sampler = PairSampler(FlatViews(), 0)  # type: ignore[arg-type]
+    both, back = (sampler.make([pair], augment=False, both_ways=way) for pair, way in (((1, 0, False), True),
+                                                                                      ((0, 1, False), False)))
+    assert both.index.tolist() == [[1, 0], [0, 1]]
+    for name in ("rgb", "live", "reference", "nocs", "mask"):
+        torch.testing.assert_close(getattr(both, name)[1:], getattr(back, name))
+
+
 def test_batches_with_the_same_seed_are_the_same() -> None:
     one, two = (next(PairSampler(FlatViews(), 7).batches(4)) for _ in range(2))  # type: ignore[arg-type]
     torch.testing.assert_close(one.live, two.live)
