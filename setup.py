@@ -42,8 +42,9 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
-            f"tracker_node = {NAME}.ros.node:main",
-            f"set_reference = {NAME}.ros.set_reference:main",
+            f"tracker_node = {NAME}.start:tracker_node",
+            f"set_reference = {NAME}.start:set_reference",
+            f"player = {NAME}.start:player",
             f"nocsfm = {NAME}.cli:main",
             f"demo = {NAME}.demo:main",
         ]

@@ -199,14 +199,16 @@ def _run_train(options: argparse.Namespace) -> None:
 def _run_evaluate(options: argparse.Namespace) -> None:
     from nocsfm_ros.config import Config, replace_values
     from nocsfm_ros.data.views import ViewDataset
-    from nocsfm_ros.evaluation.pairs import evaluate_pairs, markdown_table
+    from nocsfm_ros.evaluation.metrics import evaluate_pairs, machine_and_weights, markdown_table
+    from nocsfm_ros.flow.checkpoints import weights_folder
     from nocsfm_ros.tracking.tracker import build_tracker
 
     views = ViewDataset(options.data)
     estimator = build_tracker(replace_values(Config(), {"model.weights": options.weights})).estimator
-    facts = {"data": str(options.data), "weights": options.weights or "embedded"}
-    metrics = evaluate_pairs(views, estimator, options.out, options.pairs, facts, print)
-    print(markdown_table(metrics["rows"]))
+    command = f"nocsfm evaluate --data {options.data} --pairs {options.pairs}"
+    facts = {"command": command, **machine_and_weights(weights_folder(options.weights))}
+    metrics = evaluate_pairs(views, estimator, options.out, options.pairs, facts, partial(print, flush=True))
+    print(markdown_table(metrics))
 
 
 def _box(text: str) -> tuple[float, float, float, float]:

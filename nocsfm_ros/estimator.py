@@ -11,15 +11,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nocsfm_ros.config import Config, RegistrationConfig
+from nocsfm_ros.config import Config
 from nocsfm_ros.flow.model import CROP_SIDE, FEATURE_SIDE, FlowModel
-from nocsfm_ros.geometry.crops import R_ray_cam, box_from_mask, crop_frame, paste, square_box
+from nocsfm_ros.geometry.crops import R_ray_cam, box_from_mask, coordinates, crop_frame, paste, square_box
 from nocsfm_ros.geometry.nocs import anchored_frame
 from nocsfm_ros.geometry.transforms import invert, transform
+from nocsfm_ros.hypotheses import flow_pose, guessed_poses, match_pose
 from nocsfm_ros.matching.backbone import Backbone, FeatureMap
-from nocsfm_ros.matching.matcher import match_points
 from nocsfm_ros.object_model import ObjectModel, View
-from nocsfm_ros.registration import ObjectCloud, Registration, best_pose, object_points, ransac_umeyama, refine
+from nocsfm_ros.registration import ObjectCloud, Registration, best_pose, object_points, refine
 from nocsfm_ros.types import (
     BoolArray,
     BoxXywh,
@@ -34,10 +34,7 @@ from nocsfm_ros.types import (
 from nocsfm_ros.verification import combine_scores, depth_agreement, look_similarity, pose_similarity
 
 MIN_POINTS = 30
-MIN_SIGMA = 0.01  # no coordinate is surer than this: a share of scale_m
-MIN_MATCHES = 8
-GUESSED_TURN_DEG = 25.0
-REFINED_WHEN_TRACKED, REFINED_WHEN_SEARCHED = 2, 6  # hypotheses given to ICP, about 7 ms each
+REFINED_WHEN_TRACKED, REFINED_WHEN_SEARCHED = 2, 4  # hypotheses given to ICP, 7 to 15 ms each
 LOOK_WEIGHT = 2.0  # similarity against geometric fit, when refined poses are compared; measured on held-out renders
 BOX_SLACK = 0.15  # of scale_m: room for the sides not seen yet
 SURFACE_SLACK = 0.05  # of scale_m: the error of a predicted pose
@@ -236,59 +233,16 @@ class Estimator:
         return [view.pose_from_anchor(anchor, anchor.scale_m if model.scale_m is None else model.scale_m)]
 
     def _match_pose(self, look: _Look, mask_crop: BoolArray, model: ObjectModel) -> list[SimilarityPose]:
-        view = look.view
-        if not self.config.matching.point_matches or model.scale_m is None:
+        if not self.config.matching.point_matches:
             return []
         mask = _resized(mask_crop, look.feature_crop)
-        pairs_ref, pairs_live, similarity = match_points(view.features, view.feature_mask, look.features, mask)
-        reference_uv, live_uv = np.rint(pairs_ref).astype(int), np.rint(pairs_live).astype(int)
-        points_obj = view.feature_points_obj[reference_uv[:, 1], reference_uv[:, 0]].astype(np.float64)
-        points_cam = coordinates(look.feature_crop, np.eye(4))[live_uv[:, 1], live_uv[:, 0]].astype(np.float64)
-        known = np.isfinite(points_obj).all(axis=1) & np.isfinite(points_cam).all(axis=1)
-        if known.sum() < MIN_MATCHES:
-            return []
-        pose = ransac_umeyama(
-            points_obj[known] / model.scale_m, points_cam[known], similarity[known].clip(0).astype(np.float64),
-            self.config.registration, scale_m=model.scale_m,
-        )
-        return [] if pose is None else [pose]
+        return match_pose(look.view, look.feature_crop, look.features, mask, model, self.config.registration)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
         begin = time.perf_counter()
         yield
         self.stage_ms[stage] = self.stage_ms.get(stage, 0.0) + (time.perf_counter() - begin) * 1e3
-
-
-def flow_pose(
-    nocs_map: NocsMap, points_cam: Float64Array, pixels_uv: npt.NDArray[np.int_], config: RegistrationConfig,
-    scale_m: float | None,
-) -> SimilarityPose | None:
-    """The pose of the frame in which the flow answers, from its coordinates at the given pixels of the crop.
-
-    A pair counts by how surely it is object and how sure the flow is of its coordinates.
-    """
-    u, v = pixels_uv.T
-    weights = nocs_map.mask_prob[v, u] / np.maximum(nocs_map.sigma[v, u], MIN_SIGMA) ** 2
-    return ransac_umeyama(
-        nocs_map.nocs[v, u].astype(np.float64), points_cam, weights.astype(np.float64), config, scale_m=scale_m
-    )
-
-
-def guessed_poses(
-    crop: ObjectCrop, points_cam: Float64Array, view: View, model: ObjectModel
-) -> list[SimilarityPose]:
-    """Where nothing else is known: seen as in the view itself, and turned GUESSED_TURN_DEG each way from there."""
-    if model.scale_m is None or not len(view.points_obj):
-        return []
-    R_cam_anchor = R_ray_cam(crop.K_crop, crop.rgb.shape[0]).T
-    middle_obj, middle_cam = np.median(view.points_obj, axis=0), np.median(points_cam, axis=0)
-    turns = np.radians(GUESSED_TURN_DEG) * np.vstack([np.zeros(3), np.eye(3), -np.eye(3)])
-    poses = []
-    for turn in turns:
-        R_cam_obj = R_cam_anchor @ cv2.Rodrigues(turn)[0] @ view.T_obj_anchor[:3, :3].T
-        poses.append(SimilarityPose(R_cam_obj, middle_cam - R_cam_obj @ middle_obj, model.scale_m))
-    return poses
 
 
 def largest_component(mask: BoolArray) -> BoolArray:
@@ -313,15 +267,6 @@ def _resized(mask_crop: BoolArray, crop: ObjectCrop) -> BoolArray:
     size_wh = crop.rgb.shape[1], crop.rgb.shape[0]
     result: BoolArray = cv2.resize(mask_crop.astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST) > 0
     return result
-
-
-def coordinates(crop: ObjectCrop, T_obj_cam: Float64Array) -> Float32Array:
-    """(S, S, 3) float32 metric object coordinates of every pixel of a crop, NaN where there is no depth."""
-    side = crop.rgb.shape[0]
-    v, u = np.mgrid[:side, :side]
-    rays = np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(crop.K_crop).T
-    depth_m = np.where(crop.depth_m > 0, crop.depth_m, np.nan)
-    return transform(T_obj_cam, (rays * depth_m[..., None]).reshape(-1, 3)).reshape(side, side, 3).astype(np.float32)
 
 
 def within_memory(

@@ -76,6 +76,13 @@ def test_console_scripts_point_to_functions_that_exist() -> None:
         assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, module
 
 
+def test_launch_file_starts_only_executables_that_are_installed() -> None:
+    installed = set(re.findall(r'"(\w+) = \{NAME\}', (ROOT / "setup.py").read_text()))
+    launch = (ROOT / "launch/tracker.launch.py").read_text()
+    started = set(re.findall(r'package="nocsfm_ros",\s+executable="(\w+)"', launch))
+    assert started and started <= installed
+
+
 # --- colcon, for real
 
 
@@ -93,6 +100,8 @@ def workspace(tmp_path: Path) -> Path:
             "install",
             "log",
             "out",
+            "data",
+            "runs",
             "weights",
             "demo_data",
             "__pycache__",

@@ -1,51 +1,196 @@
-"""`nocsfm evaluate`: one reference view, one live view of a mesh never trained on; how far off is the pose?
+"""One reference view, one live view of a mesh never trained on: what each way of estimating makes of it.
 
-Every row runs the same code as the node: the views are handed to the Estimator as frames. The rows:
-``identity``  ICP from the reference's own pose with the flow's mask: what the network's pose must beat;
-``flow``      RANSAC-Umeyama on the flow's NOCS map, nothing else;
-``product``   what the node does when it searches: all hypotheses, scored and refined, and a second look.
+Every row runs the code of the node. The rows:
+``identity``   ICP from the reference's own viewpoint, with the flow's mask: what every pose must beat;
+``matches``    no training: mutual nearest neighbours of backbone features, depth, RANSAC;
+``flow_paper`` the flow on the two pictures alone: no live depth, no matches, no backbone features;
+``flow``       RANSAC-Umeyama on the flow's coordinates, one Euler step; ``flow_4`` and ``flow_10``: more steps;
+``product``    what the node does when it searches: all hypotheses, scored and refined, and a second look.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 
 from nocsfm_ros.data.views import DEPTH_UNIT_M, View, ViewDataset
-from nocsfm_ros.estimator import MIN_POINTS, Estimator, flow_pose, guessed_poses, largest_component
+from nocsfm_ros.estimator import MIN_POINTS, Estimator, largest_component, near_surface
 from nocsfm_ros.flow.model import CROP_SIDE
-from nocsfm_ros.geometry.crops import crop_frame
+from nocsfm_ros.geometry.crops import coordinates, crop_frame
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg
+from nocsfm_ros.hypotheses import flow_pose, guessed_poses, match_pose
+from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.localiser import encode_reference
 from nocsfm_ros.object_model import ObjectModel
 from nocsfm_ros.registration import object_points, refine
 from nocsfm_ros.training.pairs import nearest_symmetry
-from nocsfm_ros.types import BoxXywh, Float64Array, ObjectCrop, RgbdFrame, SimilarityPose
-
-BINS = {"0-15": (0, 15), "15-30": (15, 30), "30-60": (30, 60), "60-90": (60, 90), "le30": (0, 30), "le60": (0, 60)}
-ROWS = ("identity", "flow", "product")
-LIMITS = {"5deg2cm": (5, 0.02), "5deg5cm": (5, 0.05), "10deg2cm": (10, 0.02), "10deg5cm": (10, 0.05)}
+from nocsfm_ros.types import (
+    BoolArray,
+    BoxXywh,
+    Float32Array,
+    NocsMap,
+    ObjectCrop,
+    RgbdFrame,
+    SimilarityPose,
+)
 
 
 @dataclass(frozen=True)
-class PairResult:
-    """Errors of one pair; pose errors are infinite where there is no pose. `nocs_err` is a share of the diagonal.
+class Answer:
+    """mask (S, S) bool, pose or None, nocs (S, S, 3) in the reference's frame or None, milliseconds it took."""
 
-    The product's mask is the flow's after the pose has cut and completed it; the other rows' is the flow's own.
+    mask: BoolArray
+    pose: SimilarityPose | None
+    nocs: Float32Array | None
+    ms: float
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """One row's errors on one pair; infinite where there is no pose. `nocs_err` is a share of the diagonal."""
+
+    mask_iou: float
+    nocs_err: float
+    rot_err_deg: float
+    trans_err_m: float
+    ms: float
+
+
+class Case:
+    """One pair, ready to be estimated. Views are crops: each is taken as a whole picture.
+
+    Args:
+        live: where the pose is wanted.
+        reference: what the object is learned from.
+        estimator: the node's.
     """
 
-    view_deg: float
-    mask_iou: dict[str, float]
-    nocs_err: float
-    rot_err_deg: dict[str, float]
-    trans_err_m: dict[str, float]
-    ms: dict[str, float]
+    def __init__(self, live: View, reference: View, estimator: Estimator) -> None:
+        self.live, self.reference, self.estimator = live, reference, estimator
+        self.margin = estimator.config.matching.crop_margin
+        self.frame, self.mask = frame_of(live), np.asarray(live["mask"]) > 0
+        reference_frame, mask_ref = frame_of(reference), np.asarray(reference["mask"]) > 0
+        box_xywh = whole_box(mask_ref.shape[0], self.margin)
+        self.view = estimator.make_view(reference_frame, mask_ref, box_xywh, None)
+        search = encode_reference(reference_frame.rgb, mask_ref, estimator.backbone)
+        self.model = ObjectModel("test", search, [self.view], self.view.anchor_scale_m, None)
+        self.model.rebuild_cloud()
+
+    @cached_property
+    def feature_crop(self) -> tuple[ObjectCrop, FeatureMap]:
+        """The crop for the backbone and its features."""
+        return self.estimator.encode_features(self.frame, (-0.5, -0.5, *self.frame.size_wh))
+
+    @cached_property
+    def one_step(self) -> NocsMap:
+        """The flow as the node runs it."""
+        return self.flow(self.frame)
+
+    @property
+    def crop(self) -> ObjectCrop:
+        """The whole live view as the flow's crop."""
+        return _crop(self.frame)
+
+    def flow(self, frame: RgbdFrame, steps: int = 1, features: FeatureMap | None = None) -> NocsMap:
+        """The flow on a variant of the live frame; features default to the live picture's own."""
+        features = features or self.feature_crop[1]
+        return self.estimator.flow.predict(
+            _crop(frame), self.view.encoded, self.view.anchor_scale_m, features.features, steps
+        )
+
+    def pose_of(self, nocs_map: NocsMap) -> SimilarityPose | None:
+        """RANSAC-Umeyama on a map, with the live depth."""
+        config, crop = self.estimator.config.registration, self.crop
+        points_cam, uv = object_points(crop.depth_m, mask_of(nocs_map), crop.K_crop, config)
+        if len(points_cam) < MIN_POINTS:
+            return None
+        anchor = flow_pose(nocs_map, points_cam, uv, config, self.view.anchor_scale_m)
+        return None if anchor is None else self.view.pose_from_anchor(anchor, anchor.scale_m)
+
+    def result(self, answer: Answer) -> RowResult:
+        """An answer's errors."""
+        rot_err_deg, trans_err_m = self._pose_errors(answer.pose)
+        mask_iou, nocs_err = iou(answer.mask, self.mask), self._nocs_error(answer.nocs)
+        return RowResult(mask_iou, nocs_err, rot_err_deg, trans_err_m, answer.ms)
+
+    def _pose_errors(self, pose: SimilarityPose | None) -> tuple[float, float]:
+        """Rotation (deg) and translation (m, of the mesh's centre) error, symmetry taken out."""
+        if pose is None:
+            return float("inf"), float("inf")
+        T_est = pose.T_cam_obj @ invert(self.view.T_cam_obj) @ self.reference["T_cam_obj"]
+        T_true = self.live["T_cam_obj"]
+        S = nearest_symmetry(T_est[:3, :3], T_true[:3, :3], int(self.live["fold"]))
+        trans_err_m = float(np.linalg.norm(T_est[:3, 3] - T_true[:3, 3]))
+        return rotation_angle_deg(T_est[:3, :3] @ S[:3, :3], T_true[:3, :3]), trans_err_m
+
+    def _nocs_error(self, nocs: Float32Array | None) -> float:
+        """Median distance of coordinates to the true ones over the true mask, as a share of the mesh's diagonal."""
+        crop = self.crop
+        where = self.mask & (crop.depth_m > 0)
+        if nocs is None or not where.any():
+            return 1.0
+        R_ref, R_live = self.reference["T_cam_obj"][:3, :3], self.live["T_cam_obj"][:3, :3]
+        S = nearest_symmetry(R_ref, R_live, int(self.live["fold"]))
+        T_obj_live = invert(self.view.T_cam_obj) @ self.reference["T_cam_obj"] @ S @ invert(self.live["T_cam_obj"])
+        true = coordinates(crop, T_obj_live)[where]
+        scale_m = self.view.anchor_scale_m or 1.0
+        return float(np.median(np.linalg.norm(nocs[where] * scale_m - true, axis=1)) / float(self.live["diagonal_m"]))
+
+
+def identity(case: Case) -> Answer:
+    """See the module."""
+    begin, mask, config = time.perf_counter(), mask_of(case.one_step), case.estimator.config.registration
+    points_cam, _ = object_points(case.crop.depth_m, mask, case.crop.K_crop, config)
+    if case.model.cloud is None or len(points_cam) < MIN_POINTS:
+        return Answer(mask, None, None, _ms(begin))
+    start = guessed_poses(case.crop, points_cam, case.view, case.model)[0]
+    return Answer(mask, refine(start, points_cam, case.model.cloud, config).pose, None, _ms(begin))
+
+
+def matches(case: Case) -> Answer:
+    """See the module. Its mask is what lies on the reference's surface under its pose."""
+    begin, (crop, features) = time.perf_counter(), case.feature_crop
+    everywhere = np.ones(crop.depth_m.shape, bool)
+    poses = match_pose(case.view, crop, features, everywhere, case.model, case.estimator.config.registration)
+    if not poses:
+        return Answer(np.zeros_like(case.mask), None, None, _ms(begin))
+    points_obj = coordinates(case.crop, invert(poses[0].T_cam_obj))
+    return Answer(near_surface(points_obj, poses[0], case.model), poses[0], None, _ms(begin))
+
+
+def flow_paper(case: Case) -> Answer:
+    """See the module."""
+    begin = time.perf_counter()
+    blind = replace(case.frame, depth_m=np.zeros_like(case.frame.depth_m))
+    view = replace(case.view.encoded, features=None)
+    nocs_map = case.estimator.flow.predict(_crop(blind), view, case.view.anchor_scale_m, None)
+    return Answer(mask_of(nocs_map), case.pose_of(nocs_map), nocs_map.nocs, _ms(begin))
+
+
+def flow(case: Case, steps: int = 1) -> Answer:
+    """See the module."""
+    begin = time.perf_counter()
+    nocs_map = case.flow(case.frame, steps)
+    return Answer(mask_of(nocs_map), case.pose_of(nocs_map), nocs_map.nocs, _ms(begin))
+
+
+def product(case: Case) -> Answer:
+    """See the module. Its mask is the flow's, cut and completed by the pose; its coordinates are the first look's."""
+    begin, box_xywh = time.perf_counter(), whole_box(case.mask.shape[0], case.margin)
+    first = case.estimator.estimate(case.frame, box_xywh, case.model)
+    estimate = case.estimator.second_look(case.frame, first, case.model)
+    nocs = None if first.nocs_map is None else first.nocs_map.nocs
+    return Answer(estimate.mask, estimate.pose, nocs, _ms(begin))
+
+
+ROWS: dict[str, Callable[[Case], Answer]] = {
+    "identity": identity, "matches": matches, "flow_paper": flow_paper, "flow": flow,
+    "flow_4": partial(flow, steps=4), "flow_10": partial(flow, steps=10), "product": product,
+}
 
 
 def draw_pairs(views: ViewDataset, count: int, seed: int = 0, limit_deg: float = 90.0) -> list[tuple[int, int]]:
@@ -70,171 +215,32 @@ def view_change_deg(live: View, reference: View) -> float:
     return rotation_angle_deg(R_ref @ nearest_symmetry(R_ref, R_live, int(live["fold"]))[:3, :3], R_live)
 
 
-def evaluate_pair(live: View, reference: View, estimator: Estimator) -> PairResult:
-    """All rows for one pair."""
-    reference_frame, live_frame = _frame(reference), _frame(live)
-    mask_ref, mask_live = reference["mask"] > 0, live["mask"] > 0
-    margin = estimator.config.matching.crop_margin
-    box_xywh = _whole_box(live["rgb"].shape[0], margin)
-    view = estimator.make_view(reference_frame, mask_ref, _whole_box(reference["rgb"].shape[0], margin), None)
-    search = encode_reference(reference_frame.rgb, mask_ref, estimator.backbone)
-    model = ObjectModel("test", search, [view], view.anchor_scale_m, None)
-    model.rebuild_cloud()
-    estimator.stage_ms = {}
-    begin = time.perf_counter()
-    first = estimator.estimate(live_frame, box_xywh, model)
-    estimate = estimator.second_look(live_frame, first, model)
-    product_ms = (time.perf_counter() - begin) * 1e3
-    poses: dict[str, SimilarityPose | None] = {"product": estimate.pose}
-    nocs_map = first.nocs_map
-    mask_crop = largest_component(nocs_map.mask_prob > 0.5) if nocs_map else np.zeros_like(mask_live)
-    crop = crop_frame(live_frame.rgb, live_frame.depth_m, live_frame.K, (0, 0, *live_frame.size_wh), CROP_SIDE)
-    points_cam, uv = object_points(crop.depth_m, mask_crop, crop.K_crop, estimator.config.registration)
-    begin = time.perf_counter()
-    poses["flow"] = None
-    if nocs_map is not None and len(points_cam) >= MIN_POINTS:
-        anchor = flow_pose(nocs_map, points_cam, uv, estimator.config.registration, view.anchor_scale_m)
-        poses["flow"] = None if anchor is None else view.pose_from_anchor(anchor, anchor.scale_m)
-    flow_ms = (time.perf_counter() - begin) * 1e3 + estimator.stage_ms.get("flow", 0.0)
-    poses["identity"] = _identity(crop, points_cam, model, estimator)
-    T_live_obj = live["T_cam_obj"] @ invert(_aligned_mesh(live, reference)) @ view.T_cam_obj
-    errors = {row: _pose_errors(live, reference, view.T_cam_obj, poses[row]) for row in ROWS}
-    return PairResult(
-        view_deg=view_change_deg(live, reference), mask_iou={
-            "identity": _iou(mask_crop, mask_live), "flow": _iou(mask_crop, mask_live),
-            "product": _iou(estimate.mask, mask_live),
-        },
-        nocs_err=_nocs_error(nocs_map.nocs if nocs_map else None, crop.depth_m, crop.K_crop, mask_live, T_live_obj,
-                             view.anchor_scale_m or 1.0, float(live["diagonal_m"])),
-        rot_err_deg={row: errors[row][0] for row in ROWS}, trans_err_m={row: errors[row][1] for row in ROWS},
-        ms={"product": product_ms, "flow": flow_ms, "identity": float("nan")},
-    )
-
-
-def summarise(results: Sequence[PairResult]) -> dict[str, Any]:
-    """Rows and bins as in metrics.json; percentages and medians."""
-    table: dict[str, Any] = {}
-    for row in ROWS:
-        bins = {}
-        for name, (low, high) in BINS.items():
-            chosen = [r for r in results if low <= r.view_deg < high]
-            if chosen:
-                bins[name] = _bin(chosen, row)
-        ms = [r.ms[row] for r in results]
-        table[row] = {
-            "mask_iou": round(float(np.mean([r.mask_iou[row] for r in results])), 4),
-            "nocs_err_p50": round(float(np.median([r.nocs_err for r in results])), 4),
-            "ms_per_object": None if np.isnan(ms).all() else round(float(np.median(ms)), 1), "bins": bins,
-        }
-    return table
-
-
-def evaluate_pairs(
-    views: ViewDataset, estimator: Estimator, out: Path, count: int, facts: dict[str, str],
-    report: Callable[[str], None],
-) -> dict[str, Any]:
-    """Run `count` fixed pairs, write ``metrics.json`` and ``table.md`` into `out`, return the metrics."""
-    results = []
-    for number, (live, reference) in enumerate(draw_pairs(views, count), start=1):
-        results.append(evaluate_pair(views[live], views[reference], estimator))
-        if number % 50 == 0:
-            report(f"{number}/{count} pairs")
-    metrics: dict[str, Any] = {"rows": summarise(results), **facts}
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1), encoding="utf-8")
-    (out / "table.md").write_text(markdown_table(metrics["rows"]), encoding="utf-8")
-    return metrics
-
-
-def markdown_table(rows: dict[str, Any]) -> str:
-    """The figures people ask for first."""
-    lines = [
-        "| row | view change | n | mask IoU | NOCS error | rotation p50 | translation p50 | 5deg5cm | 10deg5cm |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row, facts in rows.items():
-        for name, b in facts["bins"].items():
-            lines.append(
-                f"| {row} | {name} | {b['n']} | {b['mask_iou']:.3f} | {b['nocs_err_p50']:.3f} | "
-                f"{b['rot_err_deg_p50']:.1f} deg | {b['trans_err_m_p50'] * 100:.1f} cm | {b['5deg5cm']:.0f} % | "
-                f"{b['10deg5cm']:.0f} % |"
-            )
-    return "\n".join(lines) + "\n"
-
-
-def _bin(chosen: Sequence[PairResult], row: str) -> dict[str, float]:
-    rotation = np.array([r.rot_err_deg[row] for r in chosen])
-    translation = np.array([r.trans_err_m[row] for r in chosen])
-    finite = np.isfinite(rotation)
-    return {
-        "n": len(chosen), "mask_iou": round(float(np.mean([r.mask_iou[row] for r in chosen])), 4),
-        "nocs_err_p50": round(float(np.median([r.nocs_err for r in chosen])), 4),
-        "rot_err_deg_p50": round(float(np.median(np.where(finite, rotation, 180.0))), 2),
-        "trans_err_m_p50": round(float(np.median(np.where(finite, translation, 10.0))), 4),
-        **{
-            name: round(100 * float(((rotation <= deg) & (translation <= metres)).mean()), 1)
-            for name, (deg, metres) in LIMITS.items()
-        },
-    }
-
-
-def _frame(view: View) -> RgbdFrame:
+def frame_of(view: View) -> RgbdFrame:
+    """A rendered view as a frame."""
     depth_m = view["depth"].astype(np.float32) * np.float32(DEPTH_UNIT_M)
     return RgbdFrame(np.array(view["rgb"]), depth_m, np.array(view["K"]))
 
 
-def _whole_box(side: int, margin: float) -> BoxXywh:
+def mask_of(nocs_map: NocsMap) -> BoolArray:
+    """The flow's own mask."""
+    return largest_component(nocs_map.mask_prob > 0.5)
+
+
+def iou(a: BoolArray, b: BoolArray) -> float:
+    """Intersection over union; 1 for two empty masks."""
+    union = (a | b).sum()
+    return float((a & b).sum() / union) if union else 1.0
+
+
+def _crop(frame: RgbdFrame) -> ObjectCrop:
+    return crop_frame(frame.rgb, frame.depth_m, frame.K, (-0.5, -0.5, *frame.size_wh), CROP_SIDE)
+
+
+def whole_box(side: int, margin: float) -> BoxXywh:
     """The box whose crop is the whole view."""
     inner = side / margin
     return (side - inner) / 2 - 0.5, (side - inner) / 2 - 0.5, inner, inner
 
 
-def _aligned_mesh(live: View, reference: View) -> Float64Array:
-    """(4, 4) T_ref_mesh with the mesh turned, by its symmetry, as near to the live view as may be."""
-    T_ref, T_live = reference["T_cam_obj"], live["T_cam_obj"]
-    result: Float64Array = T_ref @ nearest_symmetry(T_ref[:3, :3], T_live[:3, :3], int(live["fold"]))
-    return result
-
-
-def _identity(
-    crop: ObjectCrop, points_cam: Float64Array, model: ObjectModel, estimator: Estimator
-) -> SimilarityPose | None:
-    """ICP from the reference's own viewpoint."""
-    if model.cloud is None or len(points_cam) < MIN_POINTS:
-        return None
-    start = guessed_poses(crop, points_cam, model.views[0], model)[0]
-    return refine(start, points_cam, model.cloud, estimator.config.registration).pose
-
-
-def _pose_errors(
-    live: View, reference: View, T_ref_obj: Float64Array, pose: SimilarityPose | None
-) -> tuple[float, float]:
-    """Rotation (deg) and translation (m, of the mesh's centre) error, symmetry taken out."""
-    if pose is None:
-        return float("inf"), float("inf")
-    T_est = pose.T_cam_obj @ invert(T_ref_obj) @ reference["T_cam_obj"]
-    T_true = live["T_cam_obj"]
-    S = nearest_symmetry(T_est[:3, :3], T_true[:3, :3], int(live["fold"]))
-    trans_err_m = float(np.linalg.norm(T_est[:3, 3] - T_true[:3, 3]))
-    return rotation_angle_deg(T_est[:3, :3] @ S[:3, :3], T_true[:3, :3]), trans_err_m
-
-
-def _iou(a: np.ndarray, b: np.ndarray) -> float:  # type: ignore[type-arg]
-    union = (a | b).sum()
-    return float((a & b).sum() / union) if union else 1.0
-
-
-def _nocs_error(
-    nocs: np.ndarray | None, depth_m: np.ndarray, K: Float64Array, mask: np.ndarray, T_live_obj: Float64Array,  # type: ignore[type-arg]
-    scale_m: float, diagonal_m: float,
-) -> float:
-    """Median distance of predicted to true coordinates over the true mask, as a share of the mesh's diagonal."""
-    v, u = np.nonzero(mask & (depth_m > 0))
-    if nocs is None or len(u) == 0:
-        return 1.0
-    z = depth_m[v, u].astype(np.float64)
-    points_cam = np.stack([(u - K[0, 2]) / K[0, 0] * z, (v - K[1, 2]) / K[1, 1] * z, z], axis=1)
-    T_obj_live = invert(T_live_obj)
-    true = points_cam @ T_obj_live[:3, :3].T + T_obj_live[:3, 3]
-    return float(np.median(np.linalg.norm(nocs[v, u] * scale_m - true, axis=1)) / diagonal_m)
-
+def _ms(begin_s: float) -> float:
+    return (time.perf_counter() - begin_s) * 1e3

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nocsfm_ros.errors import ShapeError
-from nocsfm_ros.geometry.transforms import rotation_between
+from nocsfm_ros.geometry.transforms import rotation_between, transform
 from nocsfm_ros.types import BoolArray, BoxXywh, Float32Array, Float64Array, ObjectCrop, Uint8Array
 
 SHRINK_FOR_AREA = 2.0  # beyond it plain bilinear sampling skips pixels
@@ -78,3 +78,12 @@ def R_ray_cam(K_crop: Float64Array, size: int) -> Float64Array:
     centre = (size - 1) / 2
     ray = np.array([(centre - K_crop[0, 2]) / K_crop[0, 0], (centre - K_crop[1, 2]) / K_crop[1, 1], 1.0])
     return rotation_between(ray, np.array([0.0, 0.0, 1.0]))
+
+
+def coordinates(crop: ObjectCrop, T_obj_cam: Float64Array) -> Float32Array:
+    """(S, S, 3) float32 metric object coordinates of every pixel of a crop, NaN where there is no depth."""
+    side = crop.rgb.shape[0]
+    v, u = np.mgrid[:side, :side]
+    rays = np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(crop.K_crop).T
+    depth_m = np.where(crop.depth_m > 0, crop.depth_m, np.nan)
+    return transform(T_obj_cam, (rays * depth_m[..., None]).reshape(-1, 3)).reshape(side, side, 3).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -81,6 +82,17 @@ def test_signal_while_loading_or_active_ends_cleanly_in_time(
     node.read_until(moment)
     returned, took_s = node.end(signum)
     assert returned == 0 and "Traceback" not in node.log, node.log
+    assert took_s < _END_S
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.1, 0.3, 0.6])
+def test_signal_while_importing_ends_without_a_traceback(start: Any, after_s: float) -> None:
+    node = start("-c", "print('started', flush=True); from nocsfm_ros.start import tracker_node; exit(tracker_node())")
+    node.read_until("started")
+    with contextlib.suppress(subprocess.TimeoutExpired):  # the moment itself is what is tested
+        node.process.wait(after_s)
+    returned, took_s = node.end(signal.SIGINT)
+    assert returned in (0, 130, -signal.SIGINT) and "Traceback" not in node.log, node.log
     assert took_s < _END_S
 
 

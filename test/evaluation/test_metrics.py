@@ -1,0 +1,128 @@
+"""Evaluation: the true answer has no error, a wrong one its own, and tables count what they say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from nocsfm_ros.config import Config
+from nocsfm_ros.estimator import Estimator
+from nocsfm_ros.evaluation.metrics import bootstrap_interval, markdown_table, summarise_row
+from nocsfm_ros.evaluation.pairs import ROWS, Answer, Case, RowResult, view_change_deg
+from nocsfm_ros.evaluation.robustness import HOLE_SHARE, is_flat, masks_iou, with_holes
+from nocsfm_ros.flow.autoencoder import build_autoencoder
+from nocsfm_ros.flow.model import FlowModel
+from nocsfm_ros.flow.velocity import VelocityNetwork
+from nocsfm_ros.geometry.crops import coordinates
+from nocsfm_ros.geometry.transforms import invert
+from nocsfm_ros.matching.backbone import EFFICIENTNET, load_backbone
+from nocsfm_ros.types import SimilarityPose
+
+SIDE, DISTANCE_M = 128, 0.5
+K = np.array([[300.0, 0, 63.5], [0, 300.0, 63.5], [0, 0, 1.0]])
+
+
+def plate_view(angle_deg: float, shift_m: float) -> dict[str, Any]:
+    """A chequered plate of 14 x 10 cm in front of a wall, facing the camera, turned in its plane."""
+    T = np.eye(4)
+    T[:3, :3] = Rotation.from_euler("z", angle_deg, degrees=True).as_matrix()
+    T[:3, 3] = (shift_m, 0.0, DISTANCE_M)
+    v, u = np.mgrid[:SIDE, :SIDE]
+    rays = np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(K).T
+    on_plate = (rays * DISTANCE_M - T[:3, 3]) @ T[:3, :3]
+    mask = (np.abs(on_plate[..., 0]) < 0.07) & (np.abs(on_plate[..., 1]) < 0.05)
+    cells = np.floor(on_plate[..., :2] / 0.02).astype(int).sum(axis=-1) % 2
+    rgb = np.where(mask[..., None], np.stack([200 * cells, 80 + 0 * cells, 255 - 200 * cells], axis=-1), 90)
+    depth_m = np.where(mask, DISTANCE_M, DISTANCE_M + 0.2)
+    return {
+        "rgb": rgb.astype(np.uint8), "depth": np.rint(depth_m * 1e4).astype(np.uint16),
+        "mask": (mask * 255).astype(np.uint8), "K": K, "T_cam_obj": T, "fold": 1, "diagonal_m": 0.172,
+    }
+
+
+@pytest.fixture(scope="module")
+def estimator() -> Estimator:
+    torch.manual_seed(0)
+    backbone = load_backbone(EFFICIENTNET, "cpu")
+    channels = backbone.encode(np.zeros((32, 32, 3), np.uint8)).features.shape[-1]
+    flow = FlowModel(build_autoencoder(), VelocityNetwork(context_channels=channels, context_backbone=EFFICIENTNET))
+    return Estimator(flow, backbone, Config())
+
+
+@pytest.fixture(scope="module")
+def case(estimator: Estimator) -> Case:
+    return Case(plate_view(20.0, 0.01), plate_view(0.0, 0.0), estimator)
+
+
+def true_pose(case: Case, extra_deg: float = 0.0, extra_m: float = 0.0) -> SimilarityPose:
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("x", extra_deg, degrees=True).as_matrix()
+    turn[0, 3] = extra_m
+    T = case.live["T_cam_obj"] @ turn @ invert(case.reference["T_cam_obj"]) @ case.view.T_cam_obj
+    return SimilarityPose(T[:3, :3], T[:3, 3], case.view.anchor_scale_m or 0.0)
+
+
+def test_true_answer_has_no_error(case: Case) -> None:
+    pose = true_pose(case)
+    nocs = coordinates(case.crop, invert(pose.T_cam_obj)) / np.float32(pose.scale_m)
+    result = case.result(Answer(case.mask, pose, nocs, 1.0))
+    assert result.mask_iou == 1.0 and result.nocs_err < 1e-4
+    assert result.rot_err_deg < 1e-3 and result.trans_err_m < 1e-6
+
+
+def test_wrong_answer_has_its_own_error(case: Case) -> None:
+    result = case.result(Answer(~case.mask, true_pose(case, 7.0, 0.03), None, 1.0))
+    assert result.mask_iou == 0.0 and result.nocs_err == 1.0
+    assert result.rot_err_deg == pytest.approx(7.0, abs=1e-3)
+    assert result.trans_err_m == pytest.approx(0.03, abs=1e-6)
+
+
+def test_no_pose_is_infinitely_wrong(case: Case) -> None:
+    result = case.result(Answer(case.mask, None, None, 1.0))
+    assert np.isinf(result.rot_err_deg) and np.isinf(result.trans_err_m)
+
+
+def test_every_row_answers_whatever_the_weights(case: Case) -> None:
+    for row, answer in ROWS.items():
+        result = case.result(answer(case))
+        assert 0 <= result.mask_iou <= 1 and result.ms > 0, row
+
+
+def test_matches_find_the_turned_plate_without_training(case: Case) -> None:
+    result = case.result(ROWS["matches"](case))
+    assert result.trans_err_m < 0.05
+
+
+def test_view_change_is_the_turn_between_the_views() -> None:
+    assert view_change_deg(plate_view(35.0, 0), plate_view(0.0, 0)) == pytest.approx(35.0)
+
+
+def test_changed_inputs_change_the_flows_mask_and_holes_take_their_share(case: Case) -> None:
+    assert set(masks_iou(case, 0)) == {"as_is", "grey", "no_depth", "holes"}
+    holed = with_holes(case.frame, 0)
+    assert (holed.depth_m == 0).mean() == pytest.approx(HOLE_SHARE, abs=0.02)
+    assert is_flat(case)
+
+
+def test_summary_puts_pairs_into_their_bins_and_counts_what_is_within_the_limits() -> None:
+    results = [RowResult(0.9, 0.1, 3.0, 0.01, 5.0), RowResult(0.7, 0.3, 8.0, 0.04, 7.0),
+               RowResult(0.5, 0.2, float("inf"), float("inf"), 9.0)]
+    row = summarise_row(results, np.array([10.0, 20.0, 50.0]))
+    assert row["mask_iou"] == pytest.approx(0.7) and row["ms_per_object"] == 7.0
+    assert row["bins"]["0-15"]["5deg2cm"] == 100 and row["bins"]["15-30"]["5deg5cm"] == 0
+    assert row["bins"]["15-30"]["10deg5cm"] == 100 and row["bins"]["15-30"]["10deg2cm"] == 0
+    assert row["bins"]["30-60"]["rot_err_deg_p50"] == 180
+    assert row["bins"]["le60"]["5deg5cm"] == pytest.approx(33.3) and "60-90" not in row["bins"]
+    table = markdown_table({"rows": {"flow": row}, "robustness": {"mask_iou": {"grey": 0.5}, "refused_percent": {}}})
+    assert "| flow | le60 | 3 |" in table and "| grey | 0.500 |" in table
+
+
+def test_bootstrap_interval_holds_the_mean_and_narrows_with_more_values() -> None:
+    values = np.random.default_rng(0).normal(3.0, 1.0, 400)
+    low, high = bootstrap_interval(values)
+    few_low, few_high = bootstrap_interval(values[:25])
+    assert low < values.mean() < high and high - low < 0.5 * (few_high - few_low)
