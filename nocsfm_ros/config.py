@@ -72,8 +72,11 @@ class MatchingConfig:
     similarity_threshold: float = _tunable(
         0.5, "cells under this cosine similarity are background", low=-1.0, high=1.0
     )
-    max_candidates: int = _tunable(
-        4, "regions looked at per searched frame; each costs one flow pass", unit="regions", low=1, high=32
+    max_candidates: int = _tunable(4, "regions of a searched frame that may show the object", unit="regions", low=1,
+                                   high=32)
+    candidates_per_frame: int = _tunable(
+        2, "of them looked at in one frame, the next ones in the next frame: each costs a flow pass and ICP. "
+        "`nocsfm track` looks at all", unit="regions", low=1, high=32,
     )
     crop_margin: float = _tunable(
         1.5, "side of the square crop over the longer side of the object's box", low=1.0, high=4.0
@@ -174,7 +177,7 @@ def replace_values(config: ConfigT, values: Mapping[str, Any]) -> ConfigT:
     return _with_values(config, checked, "")
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: Path, defaults: Config | None = None) -> Config:
     """Read a YAML file whose nesting is that of Config; what it leaves out keeps its default.
 
     Raises:
@@ -186,7 +189,7 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"settings file {path}", got=error, expected="a readable YAML file") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"settings file {path}", got=type(tree).__name__, expected="a mapping of sections")
-    return replace_values(Config(), flatten(tree))
+    return replace_values(defaults or Config(), flatten(tree))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -44,6 +44,7 @@ class ObjectTracker:
         """Forget where the object is and every view but the reference."""
         self.state = TrackState.SEARCHING
         self.failures = 0
+        self.searched = 0  # frames in a row
         self.last: SimilarityPose | None = None
         self.before_last: SimilarityPose | None = None
         self.last_ns = self.before_last_ns = 0
@@ -74,8 +75,15 @@ class ObjectTracker:
         return self._gated(estimate, self.config.tracking.min_confidence, last)
 
     def _search(self, frame: RgbdFrame) -> PoseEstimate:
-        """Look at the best candidates of the whole frame, and keep the most believable."""
+        """Look at some candidates of the whole frame, best first, and keep the most believable.
+
+        A video has another frame soon: what this one leaves unseen, the next one looks at.
+        """
         candidates = find_candidates(frame.rgb, self.model.search, self.estimator.backbone, self.config.matching)
+        share = self.config.matching.candidates_per_frame
+        turns = max(1, -(-len(candidates) // share))
+        first = self.searched % turns * share
+        candidates, self.searched = candidates[first : first + share], self.searched + 1
         best = _nothing(frame, "nothing in the picture looks like the reference")
         for candidate in candidates:
             estimate = self.estimator.estimate(frame, candidate.box_xywh, self.model)
@@ -116,7 +124,7 @@ class ObjectTracker:
         else:
             self.before_last = None
         self.last, self.last_ns = pose, frame.stamp_ns
-        self.state, self.failures = TrackState.TRACKING, 0
+        self.state, self.failures, self.searched = TrackState.TRACKING, 0, 0
         self._remember(frame, estimate, pose)
 
     def _remember(self, frame: RgbdFrame, estimate: PoseEstimate, pose: SimilarityPose) -> None:

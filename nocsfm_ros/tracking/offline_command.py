@@ -59,8 +59,12 @@ def run_track(options: argparse.Namespace) -> None:
 
 
 def config_from_options(path: Path | None, settings: Sequence[str]) -> Config:
-    """Defaults, then the YAML file, then KEY=VALUE settings. Raises ConfigError naming every bad key."""
-    config = Config() if path is None else load_config(path)
+    """Defaults, then the YAML file, then KEY=VALUE settings. Raises ConfigError naming every bad key.
+
+    One default is not the node's: recorded frames do not run away, so every candidate of a frame is looked at.
+    """
+    patient = replace_values(Config(), {"matching.candidates_per_frame": Config().matching.max_candidates})
+    config = patient if path is None else load_config(path, patient)
     malformed = [text for text in settings if "=" not in text]
     if malformed:
         raise ConfigError(

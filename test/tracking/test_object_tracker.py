@@ -98,6 +98,25 @@ def test_search_with_high_confidence_starts_tracking(tracker: ObjectTracker, est
     acquire(tracker, estimator)
 
 
+def test_search_looks_at_the_next_candidates_in_the_next_frame(
+    tracker: ObjectTracker, estimator: ScriptedEstimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidates = [SimpleNamespace(box_xywh=(float(n), 15.0, 20.0, 20.0)) for n in range(5)]
+    monkeypatch.setattr(object_tracker, "find_candidates", lambda *_: candidates)
+    seen: list[float] = []
+    estimate = estimator.estimate
+
+    def noting(frame: RgbdFrame, box_xywh: BoxXywh, *rest: Any) -> PoseEstimate:
+        seen.append(box_xywh[0])
+        return estimate(frame, box_xywh, *rest)
+
+    monkeypatch.setattr(estimator, "estimate", noting)
+    for n, count in enumerate((2, 2, 1, 2)):
+        estimator.script += [(None, 0.0)] * count
+        tracker.update(frame_at(n))
+    assert seen == [0, 1, 2, 3, 4, 0, 1]
+
+
 def test_follow_gives_the_predicted_pose_as_first_prior(tracker: ObjectTracker, estimator: ScriptedEstimator) -> None:
     acquire(tracker, estimator)
     estimator.script += [(pose_at(0.01), 0.9), (pose_at(0.02), 0.9)]
