@@ -31,7 +31,14 @@ from nocsfm_ros.types import (
     RgbdFrame,
     SimilarityPose,
 )
-from nocsfm_ros.verification import combine_scores, depth_agreement, look_similarity, pose_similarity
+from nocsfm_ros.verification import (
+    chroma,
+    colour_difference,
+    combine_scores,
+    depth_agreement,
+    look_similarity,
+    pose_similarity,
+)
 
 MIN_POINTS = 30
 REFINED_WHEN_TRACKED, REFINED_WHEN_SEARCHED = 2, 4  # hypotheses given to ICP, 7 to 15 ms each
@@ -39,6 +46,7 @@ LOOK_WEIGHT = 2.0  # similarity against geometric fit, when refined poses are co
 BOX_SLACK = 0.15  # of scale_m: room for the sides not seen yet
 SURFACE_SLACK = 0.05  # of scale_m: the error of a predicted pose
 SAME_SURFACE = 0.02  # of scale_m: the error of a refined pose
+COLOUR_STEP = 2  # every second pixel's colour is remembered
 UNREFINED_COVARIANCE = np.diag([0.01**2] * 3 + [0.2**2] * 3)  # a pose from the flow alone: 1 cm, 0.2 rad
 
 
@@ -167,7 +175,8 @@ class Estimator:
             if similarity is None:
                 similarity = look_similarity(view, look.features, _resized(mask_crop, look.feature_crop))
             agreement = depth_agreement(best.pose, model, look.frame)
-            return *combine_scores(best.inlier_ratio, agreement, similarity, mask_probability), similarity
+            colour = colour_difference(best.pose, view, look.crop)
+            return *combine_scores(best.inlier_ratio, agreement, similarity, mask_probability, colour), similarity
 
     def _answer(
         self, look: _Look, mask_crop: BoolArray, reason: str, best: Registration | None = None,
@@ -209,6 +218,7 @@ class Estimator:
         feature_mask = _crop_mask(mask, feature_crop)
         feature_points = coordinates(feature_crop, T_obj_cam)
         feature_points[~feature_mask] = np.nan
+        coloured = _inside(mask_crop) & has_depth & (crop.depth_m > 0)
         return View(
             T_cam_obj=invert(T_obj_cam), T_obj_anchor=np.eye(4) if anchor is None else T_obj_cam @ anchor.T_cam_obj,
             anchor_scale_m=None if anchor is None else anchor.scale_m,
@@ -216,6 +226,8 @@ class Estimator:
             feature_mask=feature_mask,
             feature_points_obj=feature_points if has_depth else np.full_like(feature_points, np.nan),
             points_obj=transform(T_obj_cam, points_cam) if has_depth else np.zeros((0, 3)),
+            colour_points_obj=coordinates(crop, T_obj_cam)[coloured].astype(np.float64),
+            chroma=chroma(crop.rgb)[coloured],
         )
 
     def encode_features(self, frame: RgbdFrame, square: BoxXywh) -> tuple[ObjectCrop, FeatureMap]:
@@ -252,6 +264,13 @@ def largest_component(mask: BoolArray) -> BoolArray:
         return mask
     result: BoolArray = labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
     return result
+
+
+def _inside(mask: BoolArray) -> BoolArray:
+    """Every COLOUR_STEP-th pixel of a mask without its border, where colours are a mixture."""
+    grid = np.zeros_like(mask)
+    grid[::COLOUR_STEP, ::COLOUR_STEP] = True
+    return grid & (cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
 
 
 def _crop_mask(mask: BoolArray, crop: ObjectCrop) -> BoolArray:

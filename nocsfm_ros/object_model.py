@@ -27,6 +27,8 @@ class View:
         feature_mask: (S, S) bool, the object in the feature crop.
         feature_points_obj: (S, S, 3) object coordinates of its pixels in metres, NaN where unknown.
         points_obj: (N, 3) metres: the view's share of the cloud.
+        colour_points_obj: (M, 3) metres: points inside its outline.
+        chroma: (M, 2) float32 their colours, see verification.chroma.
     """
 
     T_cam_obj: Float64Array
@@ -37,6 +39,8 @@ class View:
     feature_mask: BoolArray
     feature_points_obj: Float32Array
     points_obj: Float64Array
+    colour_points_obj: Float64Array
+    chroma: Float32Array
 
     @property
     def R_cam_obj(self) -> Float64Array:

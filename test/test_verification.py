@@ -10,7 +10,7 @@ from nocsfm_ros.flow.model import EncodedView
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.object_model import View
 from nocsfm_ros.types import BoolArray, ObjectCrop, SimilarityPose
-from nocsfm_ros.verification import look_similarity, pose_similarity
+from nocsfm_ros.verification import chroma, colour_difference, combine_scores, look_similarity, pose_similarity
 
 SIDE, STRIDE, CHANNELS = 224, 16.0, 32
 K_CROP = np.array([[400.0, 0, 111.5], [0, 400.0, 111.5], [0, 0, 1]])
@@ -34,8 +34,9 @@ def view_of(features: FeatureMap, mask: BoolArray, has_depth: bool = True) -> Vi
     v, u = np.mgrid[:SIDE, :SIDE]
     points = (np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(K_CROP).T).astype(np.float32)
     points[~mask if has_depth else slice(None)] = np.nan
-    nothing = np.zeros((0, 3))
-    return View(np.eye(4), np.eye(4), 0.2, ENCODED, features, mask, points, nothing)
+    coloured = points[mask if has_depth else np.zeros_like(mask)].astype(np.float64)
+    return View(np.eye(4), np.eye(4), 0.2, ENCODED, features, mask, points, np.zeros((0, 3)), coloured,
+                np.zeros((len(coloured), 2), np.float32))
 
 
 @pytest.mark.parametrize("mask", [WHOLE, SLIVER])
@@ -67,3 +68,32 @@ def test_look_without_depth_tells_the_same_thing_from_another() -> None:
     assert same == pytest.approx(0.9, abs=1e-5)
     assert other < 0.5
     assert look_similarity(view, features_of(0), np.zeros((SIDE, SIDE), bool)) == 0.0
+
+
+def painted(rgb: tuple[int, int, int], depth_m: float = 1.0) -> ObjectCrop:
+    picture = np.full((SIDE, SIDE, 3), rgb, np.uint8)
+    return ObjectCrop(picture, np.full((SIDE, SIDE), depth_m, np.float32), np.eye(3), K_CROP)
+
+
+def test_colours_of_a_grey_view_are_apart_from_a_red_thing_and_not_from_a_darker_grey_one() -> None:
+    grey_view = view_of(features_of(0), WHOLE)
+    assert colour_difference(STILL, grey_view, painted((60, 60, 60))) == pytest.approx(0.0, abs=0.5)
+    red = colour_difference(STILL, grey_view, painted((200, 30, 30)))
+    assert red is not None and red > 50
+
+
+def test_colours_are_not_compared_where_something_hides_the_object_or_the_view_has_no_depth() -> None:
+    assert colour_difference(STILL, view_of(features_of(0), WHOLE), painted((200, 30, 30), 0.8)) is None
+    assert colour_difference(STILL, view_of(features_of(0), WHOLE, has_depth=False), painted((9, 9, 9))) is None
+
+
+def test_chroma_is_zero_for_grey_and_has_the_sign_of_the_colour() -> None:
+    assert np.abs(chroma(painted((128, 128, 128)).rgb)).max() < 0.5
+    assert chroma(painted((200, 30, 30)).rgb)[0, 0, 0] > 40 and chroma(painted((30, 30, 200)).rgb)[0, 0, 1] < -40
+
+
+def test_confidence_falls_with_colour_and_says_so() -> None:
+    scores = (0.9, 0.95, 0.6, 0.95)
+    same, unknown, other = (combine_scores(*scores, colour) for colour in (5.0, None, 27.0))
+    assert same[0] == unknown[0] == 1.0 and other[0] < 0.3
+    assert other[1] == "colours 27 apart from the reference's"
