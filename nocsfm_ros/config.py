@@ -92,7 +92,7 @@ class RegistrationConfig:
 
     mask_threshold: float = _tunable(0.5, "foreground probability above which a pixel is object", low=0.05, high=0.95)
     max_points: int = _tunable(2000, "points used for a fit", unit="points", low=50, high=100000)
-    ransac_iterations: int = _tunable(256, "three-point samples drawn", unit="samples", low=16, high=100000)
+    ransac_iterations: int = _tunable(256, "three-point samples drawn", unit="samples", low=16, high=10000)
     ransac_threshold: float = _tunable(
         0.08, "largest residual of an inlier, as a share of scale_m: the flow's own error is about this", low=0.005,
         high=0.5,

@@ -111,7 +111,8 @@ def colour_difference(pose: SimilarityPose, view: View, crop: ObjectCrop) -> flo
     """
     points_cam = transform(pose.T_cam_obj, view.colour_points_obj)
     pixels_uv = project(points_cam, crop.K_crop)
-    seen = np.abs(_sample(crop.depth_m, pixels_uv) - points_cam[:, 2]) < _tolerance_m(pose)
+    measured = _sample(crop.depth_m, pixels_uv)  # 0 outside the crop
+    seen = (measured > 0) & (np.abs(measured - points_cam[:, 2]) < _tolerance_m(pose))
     if seen.sum() < MIN_CHECKED:
         return None
     u, v = np.rint(pixels_uv[seen]).astype(int).T

@@ -160,7 +160,8 @@ def test_colcon_build_in_a_workspace_installs_the_commands(tmp_path: Path) -> No
         text=True,
     )
     command = (
-        "source install/setup.bash && test -x install/nocsfm_ros/lib/nocsfm_ros/tracker_node && "
+        "source install/setup.bash && cd install/nocsfm_ros/lib/nocsfm_ros && "
+        "test -x tracker_node -a -x set_reference -a -x player && "
         'python3 -c "import nocsfm_msgs, nocsfm_ros; print(nocsfm_msgs.__file__, nocsfm_ros.__file__)"'
     )
     environ = {**os.environ, "PYTHONPATH": ""}

@@ -87,6 +87,13 @@ def test_colours_are_not_compared_where_something_hides_the_object_or_the_view_h
     assert colour_difference(STILL, view_of(features_of(0), WHOLE, has_depth=False), painted((9, 9, 9))) is None
 
 
+def test_colours_of_a_pose_at_the_camera_or_outside_the_crop_are_not_compared() -> None:
+    view = view_of(features_of(0), WHOLE)
+    for t_cam_obj in ((0.0, 0.0, -1.0), (50.0, 0.0, -1.0), (50.0, 0.0, 0.0)):
+        pose = SimilarityPose(np.eye(3), np.array(t_cam_obj), 0.2)
+        assert colour_difference(pose, view, painted((60, 60, 60), 0.001)) is None
+
+
 def test_chroma_is_zero_for_grey_and_has_the_sign_of_the_colour() -> None:
     assert np.abs(chroma(painted((128, 128, 128)).rgb)).max() < 0.5
     assert chroma(painted((200, 30, 30)).rgb)[0, 0, 0] > 40 and chroma(painted((30, 30, 200)).rgb)[0, 0, 1] < -40

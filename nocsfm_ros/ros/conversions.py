@@ -24,7 +24,8 @@ _BRIDGE = CvBridge()
 _COLOR_BYTES = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 _DEPTH_BYTES = {"16UC1": 2, "mono16": 2, "32FC1": 4}
 _MASK_BYTES = {"mono8": 1, "8UC1": 1}
-_OBJECT_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_OBJECT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_FARTHEST_M = 1000.0
 # Header of compressed_depth_image_transport: int32 format, then the two float32 of its inverse-depth code.
 _COMPRESSED_DEPTH_HEADER = np.dtype([("format", "<i4"), ("a", "<f4"), ("b", "<f4")])
 # No RGB-D camera sees this far: a 32FC1 picture with such a median holds millimetres, a pixel is a mistake.
@@ -147,7 +148,7 @@ def K_from_info(info: CameraInfo, size_wh: tuple[int, int], topic: str) -> Float
     chosen = P if K[0, 0] > 0 and P[0, 0] > 0 else K
     focal, side = chosen.diagonal()[:2], max(info.width, info.height, *size_wh)
     is_lens = bool(((focal > _SHORTEST_FOCAL * side) & (focal < _LONGEST_FOCAL * side)).all())
-    has_centre = bool((np.abs(chosen[:2, 2]) < 10 * side).all())
+    has_centre = bool((np.abs(chosen[:2, 2]) < 10 * side).all() and (np.abs(chosen[[0, 1], [1, 0]]) < side).all())
     if not (np.isfinite(chosen).all() and is_lens and has_centre and chosen[2].tolist() == [0, 0, 1]):
         raise FrameError(
             f"camera matrix on {topic}",
@@ -177,12 +178,16 @@ def reference_from_request(request: SetReference.Request, newest: RgbdFrame | No
     if not _OBJECT_ID.fullmatch(object_id):
         raise ConfigError(
             "object_id",
-            got=repr(object_id),
-            expected="letters, digits, '_', '-' and '.' only",
+            got=repr(object_id[:70]),
+            expected="at most 64 letters, digits, '_', '-' and '.', a letter or digit first",
             mend="It becomes part of a TF frame's name",
         )
     mask = mask_from_msg(request.mask, "mask") if _is_given(request.mask) else None
     roi = request.roi
+    if bool(roi.width) != bool(roi.height):
+        raise ConfigError(
+            "roi", got=f"{roi.width}x{roi.height} pixels", expected="both sides over 0, or both 0 for no roi"
+        )
     roi_xywh = (roi.x_offset, roi.y_offset, roi.width, roi.height) if roi.width and roi.height else None
     T_cam_user = T_from_pose(request.object_pose) if request.has_object_pose else None
     depth_m, K = None, None
@@ -208,17 +213,18 @@ def T_from_pose(pose: Pose) -> Float64Array:
     """(4, 4) float64.
 
     Raises:
-        ConfigError: not finite, or a quaternion that is not of unit length.
+        ConfigError: not finite, farther than any camera sees, or a quaternion that is not of unit length.
     """
     position, turn = pose.position, pose.orientation
     quat_xyzw = np.array([turn.x, turn.y, turn.z, turn.w])
     T = np.eye(4)
     T[:3, 3] = position.x, position.y, position.z
-    if not np.isfinite(T).all() or not abs(np.linalg.norm(quat_xyzw) - 1.0) < 1e-3:
+    is_near = bool((np.abs(T[:3, 3]) < _FARTHEST_M).all())  # False for NaN
+    if not (is_near and abs(np.linalg.norm(quat_xyzw) - 1.0) < 1e-3):
         raise ConfigError(
             "object_pose",
             got=f"position {T[:3, 3]}, quaternion {quat_xyzw}",
-            expected="finite numbers and a quaternion x, y, z, w of length 1",
+            expected=f"metres within {_FARTHEST_M:g} of the camera and a quaternion x, y, z, w of length 1",
         )
     T[:3, :3] = rotation_from_quat_xyzw(quat_xyzw)
     return T

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
 
@@ -106,7 +106,7 @@ class Services:
         """Have the worker do a job; on failure the response says why, and None is returned. Never raises."""
         future = self._worker.post(job)
         try:
-            answer = future.result(timeout=self._config().service_timeout_s)
+            answer = self._waited_for(future)
         except (FutureTimeoutError, TimeoutError):
             later = "it was taken back" if future.cancel() else "it goes on and may still take effect"
             limit = f"within {self._config().service_timeout_s:g} s (parameter service_timeout_s)"
@@ -120,6 +120,16 @@ class Services:
             response.success = True
             return answer
         return None
+
+
+    def _waited_for(self, future: Future[T]) -> T:
+        """The result; loading the weights does not count against the time that a request has."""
+        while True:
+            try:
+                return future.result(timeout=self._config().service_timeout_s)
+            except (FutureTimeoutError, TimeoutError):
+                if not self._worker.stats.loading:
+                    raise
 
 
 def said(error: BaseException) -> str:

@@ -64,6 +64,7 @@ class WorkerStats:
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     tracks: Sequence[Track] = ()
     loaded: bool = False
+    loading: bool = False
     paused: bool = False
 
 
@@ -129,7 +130,9 @@ class Worker:
 
     def load(self, config: Config) -> Future[None]:
         """Build the tracker. The future carries what `build` raises."""
-        return self._submit(lambda: self._set_tracker(self._build(config)))
+        with self._wake:
+            self._note(loading=True)
+        return self._submit(lambda: self._load(config))
 
     def unload(self) -> Future[None]:
         """Let go of the tracker and its memory."""
@@ -203,6 +206,13 @@ class Worker:
             with self._wake:
                 self._note(failed=self._stats.failed + 1, last_failure=f"{type(error).__name__}: {error}")
             self._on_failure(error)
+
+    def _load(self, config: Config) -> None:
+        try:
+            self._set_tracker(self._build(config))
+        finally:
+            with self._wake:
+                self._note(loading=False)
 
     def _loaded_tracker(self) -> TrackerLike:
         if self._tracker is None:

@@ -155,7 +155,7 @@ def _foreground(
         if not found.any():
             raise ConfigError(
                 "reference mask",
-                got="no pixel on" + (" inside the box" if roi else ""),
+                got="a mask without a single object pixel" + (" inside the box" if roi else ""),
                 expected="white on the object, black elsewhere",
             )
         return found, "the mask" if roi is None else "the mask inside the box"

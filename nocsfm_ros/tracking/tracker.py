@@ -24,6 +24,7 @@ from nocsfm_ros.tracking.object_tracker import ObjectTracker
 from nocsfm_ros.tracking.reference import MIN_FOREGROUND
 from nocsfm_ros.types import Float64Array, Reference, RgbdFrame, Track
 
+MIN_SCALE_M = 0.01  # depth cameras cannot show a smaller object
 NO_CAMERA_FOCAL = 1.2  # focal length over the longer side: a usual lens, for a reference picture without a camera
 
 
@@ -59,7 +60,7 @@ class Tracker:
         """Learn an object from one picture; an object of the same name is replaced.
 
         Raises:
-            ConfigError: the mask is too small to describe an object, or a pose is given without depth.
+            ConfigError: the mask is too small to describe an object, the depth shows none, or a pose is given without.
         """
         foreground = int(reference.mask.sum())
         box_xywh = box_from_mask(reference.mask)
@@ -70,6 +71,13 @@ class Tracker:
             )
         frame = _reference_frame(reference)
         view = self.estimator.make_view(frame, reference.mask, box_xywh, None)
+        if reference.depth_m is not None and (view.anchor_scale_m or 0.0) < MIN_SCALE_M:
+            raise ConfigError(
+                f"reference depth of {reference.object_id!r}",
+                got="no smooth surface" if view.anchor_scale_m is None else "an object of a few millimetres",
+                expected=f"the object's surface in metres, a scale of {MIN_SCALE_M:g} m or more",
+                mend="check the unit (16UC1 is mm, 32FC1 is m) and the mask, or leave the depth out",
+            )
         T_obj_user = None
         if reference.T_cam_user is not None:
             if view.anchor_scale_m is None:

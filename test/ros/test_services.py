@@ -105,6 +105,8 @@ def _bad_references(robot: Any) -> dict[str, dict[str, Any]]:
         },
         "camera_of_another_size": {"image": color, "camera_info": messages.info(width=640, height=480)},
         "name_no_frame_can_have": {"image": color, "object_id": "my mug/../?"},
+        "name_of_a_folder": {"image": color, "object_id": ".."},
+        "box_without_height": {"image": color, "roi": RegionOfInterest(width=9)},
     }
 
 
@@ -206,9 +208,12 @@ def test_reference_set_while_the_weights_load_waits_for_them(
         gate.wait(20.0)
         return fake_tracker(config)
 
-    node = robot.start_node(active=False, build=build)
+    node = robot.start_node(active=False, build=build, parameters={"service_timeout_s": 0.2})
     request = SetReference.Request(object_id="mug", image=robot.messages.color())
     future = robot.call_async(SetReference, f"{NODE}/set_reference", request)
+    # several times the request's own time: loading does not count against it
+    eventually(lambda: node._worker._requests, "the request waits behind the load")
+    assert not threading.Event().wait(0.8) and not future.done()
     gate.set()
     eventually(future.done)
     assert future.result().success

@@ -115,7 +115,7 @@ def test_depth_on_little_of_the_object_is_said(caplog: pytest.LogCaptureFixture)
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"mask": np.zeros((120, 160), bool)}, "no pixel on"),
+        ({"mask": np.zeros((120, 160), bool)}, "without a single object pixel"),
         ({"mask": np.ones((60, 80), bool)}, "80x60.*160x120"),
         ({"mask": OBJECT, "roi": (0, 0, 10, 10)}, "inside the box"),
         ({"roi": (200, 10, 10, 10)}, "160x120"),
