@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from nocsfm_ros.config import Config
 from nocsfm_ros.device import choose_device
@@ -131,7 +132,10 @@ def build_tracker(config: Config | None = None) -> Tracker:
     """
     config = config or Config()
     device = choose_device(config.model.device)
-    torch.set_num_threads(config.model.num_threads or max(1, (os.cpu_count() or 2) // 2))
+    num_threads = config.model.num_threads or max(1, (os.cpu_count() or 2) // 2)
+    torch.set_num_threads(num_threads)
+    # NumPy's BLAS threads wait for work by spinning: on two cores they ate most of the one that camera and ROS need
+    threadpool_limits(num_threads, user_api="blas")
     flow = FlowModel.from_folder(weights_folder(config.model.weights), device)
     flow.check_backbone(config.model.backbone)
     return Tracker(Estimator(flow, load_backbone(config.model.backbone, device), config), config)
