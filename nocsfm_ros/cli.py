@@ -143,7 +143,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hours", type=float, required=True, help="training time over all resumed runs")
     parser.add_argument("--resume", action="store_true", help="go on from the state in --out")
     parser.add_argument("--start", type=Path, metavar="DIR", help="weights to begin from instead of fresh ones")
-    parser.add_argument("--batch", type=_positive, default=24, metavar="N")
+    parser.add_argument("--batch", type=_positive, default=24, metavar="N", help="pairs a step, even")
     parser.add_argument("--threads", type=_positive, default=2, metavar="N", help="of the CPU")
     parser.add_argument("--seed", type=int, default=0)
 
@@ -205,7 +205,8 @@ def _run_evaluate(options: argparse.Namespace) -> None:
 
     views = ViewDataset(options.data)
     estimator = build_tracker(replace_values(Config(), {"model.weights": options.weights})).estimator
-    command = f"nocsfm evaluate --data {options.data} --pairs {options.pairs}"
+    weights = f" --weights {options.weights}" if options.weights else ""
+    command = f"nocsfm evaluate --data {options.data} --pairs {options.pairs}{weights}"
     facts = {"command": command, **machine_and_weights(weights_folder(options.weights))}
     metrics = evaluate_pairs(views, estimator, options.out, options.pairs, facts, partial(print, flush=True))
     print(markdown_table(metrics))

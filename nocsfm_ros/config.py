@@ -55,7 +55,7 @@ class ModelConfig:
     )
     device: str = _tunable("auto", "where torch runs", choices=("auto", "cpu", "cuda"), live=False)
     num_threads: int = _tunable(
-        0, "CPU threads of torch and of NumPy's BLAS; 0 takes half of the cores, for the camera and ROS need the others",
+        0, "CPU threads of torch and of NumPy's BLAS; 0 takes half of the cores: camera and ROS need the others",
         unit="threads", low=0, high=64, live=False,
     )
     steps: int = _tunable(1, "Euler steps of the flow; trained for one", unit="steps", low=1, high=100)

@@ -129,8 +129,9 @@ class Estimator:
         if len(points_cam) < MIN_POINTS:
             return self._answer(look, mask_crop, f"only {len(points_cam)} pixels of the mask have depth")
         with self._timed("hypotheses"):
+            predicted = self._flow_pose(look, points_cam, pixels_uv, model), self._match_pose(look, mask_crop, model)
             hypotheses = [
-                *self._flow_pose(look, points_cam, pixels_uv, model), *self._match_pose(look, mask_crop, model),
+                *(pose for pose in predicted if pose is not None),
                 *(priors or guessed_poses(look.crop, points_cam, look.view, model)),
             ]
         if not hypotheses:
@@ -237,16 +238,16 @@ class Estimator:
 
     def _flow_pose(
         self, look: _Look, points_cam: Float64Array, pixels_uv: npt.NDArray[np.int_], model: ObjectModel
-    ) -> list[SimilarityPose]:
+    ) -> SimilarityPose | None:
         view = look.view
         anchor = flow_pose(look.nocs_map, points_cam, pixels_uv, self.config.registration, view.anchor_scale_m)
         if anchor is None:
-            return []
-        return [view.pose_from_anchor(anchor, anchor.scale_m if model.scale_m is None else model.scale_m)]
+            return None
+        return view.pose_from_anchor(anchor, anchor.scale_m if model.scale_m is None else model.scale_m)
 
-    def _match_pose(self, look: _Look, mask_crop: BoolArray, model: ObjectModel) -> list[SimilarityPose]:
+    def _match_pose(self, look: _Look, mask_crop: BoolArray, model: ObjectModel) -> SimilarityPose | None:
         if not self.config.matching.point_matches:
-            return []
+            return None
         mask = _resized(mask_crop, look.feature_crop)
         return match_pose(look.view, look.feature_crop, look.features, mask, model, self.config.registration)
 

@@ -36,8 +36,8 @@ def flow_pose(
 
 def match_pose(
     view: View, crop: ObjectCrop, features: FeatureMap, mask: BoolArray, model: ObjectModel, config: RegistrationConfig
-) -> list[SimilarityPose]:
-    """The pose that mutual nearest neighbours of features agree on: one, or none.
+) -> SimilarityPose | None:
+    """The pose that mutual nearest neighbours of features agree on, if they do.
 
     Args:
         view: the object.
@@ -47,19 +47,18 @@ def match_pose(
         config: of RANSAC.
     """
     if model.scale_m is None:
-        return []
+        return None
     pairs_ref, pairs_live, similarity = match_points(view.features, view.feature_mask, features, mask)
     reference_uv, live_uv = np.rint(pairs_ref).astype(int), np.rint(pairs_live).astype(int)
     points_obj = view.feature_points_obj[reference_uv[:, 1], reference_uv[:, 0]].astype(np.float64)
     points_cam = coordinates(crop, np.eye(4))[live_uv[:, 1], live_uv[:, 0]].astype(np.float64)
     known = np.isfinite(points_obj).all(axis=1) & np.isfinite(points_cam).all(axis=1)
     if known.sum() < MIN_MATCHES:
-        return []
-    pose = ransac_umeyama(
+        return None
+    return ransac_umeyama(
         points_obj[known] / model.scale_m, points_cam[known], similarity[known].clip(0).astype(np.float64), config,
         scale_m=model.scale_m,
     )
-    return [] if pose is None else [pose]
 
 
 def guessed_poses(

@@ -52,7 +52,8 @@ class ViewDataset:
 
     Args:
         folder: what render_views wrote.
-        extra: further fields that something else has stored beside them, see `extra_path`.
+        extra: further fields that something else has stored beside them as <name>.npy in every shard, as
+            training.features does.
 
     Attributes:
         shards: per shard a mapping of field name to array.

@@ -16,7 +16,7 @@ import torch
 
 from nocsfm_ros.data.views import ViewDataset
 from nocsfm_ros.estimator import Estimator
-from nocsfm_ros.evaluation.pairs import ROWS, Case, RowResult, draw_pairs, view_change_deg
+from nocsfm_ros.evaluation.pairs import ROWS, Case, RowResult, draw_pairs, product, view_change_deg
 from nocsfm_ros.evaluation.robustness import MASKS, is_flat, is_refused, masks_iou
 
 BINS = {"0-15": (0, 15), "15-30": (15, 30), "30-60": (30, 60), "60-90": (60, 90), "le30": (0, 30), "le60": (0, 60)}
@@ -37,16 +37,18 @@ def evaluate_pairs(
     meshes = views.column("mesh")
     for number, (live, reference) in enumerate(pairs):
         case = Case(views[live], views[reference], estimator)
-        for row, answer in ROWS.items():
-            results[row].append(case.result(answer(case)))
+        answers = {row: answer(case) for row, answer in ROWS.items()}
+        for row, answer in answers.items():
+            results[row].append(case.result(answer))
         changed = masks_iou(case, number)
         for name, value in changed.items():
             masks[name].append(value)
         masks["flat"] += [changed["as_is"]] if is_flat(case) else []
         other = next((r for _, r in pairs[number + 1 :] + pairs[:number] if meshes[r] != meshes[live]), None)
         if other is not None:
-            refused["other_object"].append(is_refused(views[live], views[other], estimator))
-        refused["same_object"].append(is_refused(views[live], views[reference], estimator))
+            asked = product(Case(views[live], views[other], estimator))
+            refused["other_object"].append(is_refused(asked, estimator.config))
+        refused["same_object"].append(is_refused(answers["product"], estimator.config))
         if (number + 1) % 25 == 0:
             report(f"{number + 1}/{count} pairs")
     metrics = {
@@ -74,7 +76,7 @@ def summarise_row(results: Sequence[RowResult], degrees: npt.NDArray[np.float64]
             bins[name] = _bin({key: values[chosen] for key, values in columns.items()})
     return {
         "mask_iou": round(float(columns["mask_iou"].mean()), 4),
-        "nocs_err_p50": round(float(np.median(columns["nocs_err"])), 4),
+        "nocs_err_p50": _median_or_none(columns["nocs_err"]),
         "ms_per_object": round(float(np.median(columns["ms"])), 1), "bins": bins,
     }
 
@@ -109,8 +111,9 @@ def markdown_table(metrics: Mapping[str, Any]) -> str:
     for row, facts in metrics["rows"].items():
         for name, b in facts["bins"].items():
             low, high = b["5deg5cm_interval"]
+            nocs = "-" if b["nocs_err_p50"] is None else f"{b['nocs_err_p50']:.3f}"
             lines.append(
-                f"| {row} | {name} | {b['n']} | {b['mask_iou']:.3f} | {b['nocs_err_p50']:.3f} | "
+                f"| {row} | {name} | {b['n']} | {b['mask_iou']:.3f} | {nocs} | "
                 f"{b['rot_err_deg_p50']:.1f} deg | {b['trans_err_m_p50'] * 100:.1f} cm | {b['5deg5cm']:.0f} % "
                 f"({low:.0f}-{high:.0f}) | {b['10deg5cm']:.0f} % | {facts['ms_per_object']:.0f} |"
             )
@@ -122,6 +125,12 @@ def markdown_table(metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _median_or_none(values: npt.NDArray[np.float64]) -> float | None:
+    """Median of what there is; None for rows that make no coordinates."""
+    known = values[np.isfinite(values)]
+    return round(float(np.median(known)), 4) if len(known) else None
+
+
 def _bin(columns: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, Any]:
     rotation, translation = columns["rot_err_deg"], columns["trans_err_m"]
     finite = np.isfinite(rotation)
@@ -130,7 +139,7 @@ def _bin(columns: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, Any]:
     return {
         "n": len(rotation), "mask_iou": round(float(columns["mask_iou"].mean()), 4),
         "mask_iou_interval": [round(end, 4) for end in bootstrap_interval(columns["mask_iou"])],
-        "nocs_err_p50": round(float(np.median(columns["nocs_err"])), 4),
+        "nocs_err_p50": _median_or_none(columns["nocs_err"]),
         "rot_err_deg_p50": round(float(np.median(np.where(finite, rotation, 180.0))), 2),
         "trans_err_m_p50": round(float(np.median(np.where(finite, translation, 10.0))), 4),
         **{name: round(100 * float(good.mean()), 1) for name, good in within.items()},

@@ -3,7 +3,8 @@
 Every row runs the code of the node. The rows:
 ``identity``   ICP from the reference's own viewpoint, with the flow's mask: what every pose must beat;
 ``matches``    no training: mutual nearest neighbours of backbone features, depth, RANSAC;
-``flow_paper`` the flow on the two pictures alone: no live depth, no matches, no backbone features;
+``flow_paper`` the flow on the two pictures and the reference's mask alone: no depth, no matches, no backbone features
+               (the pose then takes the live depth and the reference's scale, as every row does);
 ``flow``       RANSAC-Umeyama on the flow's coordinates, one Euler step; ``flow_4`` and ``flow_10``: more steps;
 ``product``    what the node does when it searches: all hypotheses, scored and refined, and a second look.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 
@@ -23,7 +24,6 @@ from nocsfm_ros.flow.model import CROP_SIDE
 from nocsfm_ros.geometry.crops import coordinates, crop_frame
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg
 from nocsfm_ros.hypotheses import flow_pose, guessed_poses, match_pose
-from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.localiser import encode_reference
 from nocsfm_ros.object_model import ObjectModel
 from nocsfm_ros.registration import object_points, refine
@@ -41,17 +41,21 @@ from nocsfm_ros.types import (
 
 @dataclass(frozen=True)
 class Answer:
-    """mask (S, S) bool, pose or None, nocs (S, S, 3) in the reference's frame or None, milliseconds it took."""
+    """mask (S, S) bool, pose or None, nocs (S, S, 3) in the reference's frame or None, milliseconds, confidence.
+
+    The milliseconds are those of one live crop, backbone included where it is used.
+    """
 
     mask: BoolArray
     pose: SimilarityPose | None
     nocs: Float32Array | None
     ms: float
+    confidence: float = 0.0
 
 
 @dataclass(frozen=True)
 class RowResult:
-    """One row's errors on one pair; infinite where there is no pose. `nocs_err` is a share of the diagonal."""
+    """One row's errors on a pair, infinite without a pose; `nocs_err` is a share of the diagonal, NaN without a map."""
 
     mask_iou: float
     nocs_err: float
@@ -73,33 +77,25 @@ class Case:
         self.live, self.reference, self.estimator = live, reference, estimator
         self.margin = estimator.config.matching.crop_margin
         self.frame, self.mask = frame_of(live), np.asarray(live["mask"]) > 0
-        reference_frame, mask_ref = frame_of(reference), np.asarray(reference["mask"]) > 0
-        box_xywh = whole_box(mask_ref.shape[0], self.margin)
-        self.view = estimator.make_view(reference_frame, mask_ref, box_xywh, None)
-        search = encode_reference(reference_frame.rgb, mask_ref, estimator.backbone)
+        self.reference_frame, self.reference_mask = frame_of(reference), np.asarray(reference["mask"]) > 0
+        box_xywh = whole_box(self.mask.shape[0], self.margin)
+        self.view = estimator.make_view(self.reference_frame, self.reference_mask, box_xywh, None)
+        search = encode_reference(self.reference_frame.rgb, self.reference_mask, estimator.backbone)
         self.model = ObjectModel("test", search, [self.view], self.view.anchor_scale_m, None)
         self.model.rebuild_cloud()
-
-    @cached_property
-    def feature_crop(self) -> tuple[ObjectCrop, FeatureMap]:
-        """The crop for the backbone and its features."""
-        return self.estimator.encode_features(self.frame, (-0.5, -0.5, *self.frame.size_wh))
-
-    @cached_property
-    def one_step(self) -> NocsMap:
-        """The flow as the node runs it."""
-        return self.flow(self.frame)
+        begin = time.perf_counter()
+        self.feature_crop, self.features = estimator.encode_features(self.frame, (-0.5, -0.5, *self.frame.size_wh))
+        self.features_ms = _ms(begin)
 
     @property
     def crop(self) -> ObjectCrop:
         """The whole live view as the flow's crop."""
         return _crop(self.frame)
 
-    def flow(self, frame: RgbdFrame, steps: int = 1, features: FeatureMap | None = None) -> NocsMap:
-        """The flow on a variant of the live frame; features default to the live picture's own."""
-        features = features or self.feature_crop[1]
+    def flow(self, frame: RgbdFrame, steps: int = 1) -> NocsMap:
+        """The flow on a variant of the live frame with the live picture's features."""
         return self.estimator.flow.predict(
-            _crop(frame), self.view.encoded, self.view.anchor_scale_m, features.features, steps
+            _crop(frame), self.view.encoded, self.view.anchor_scale_m, self.features.features, steps
         )
 
     def pose_of(self, nocs_map: NocsMap) -> SimilarityPose | None:
@@ -132,7 +128,7 @@ class Case:
         crop = self.crop
         where = self.mask & (crop.depth_m > 0)
         if nocs is None or not where.any():
-            return 1.0
+            return float("nan")
         R_ref, R_live = self.reference["T_cam_obj"][:3, :3], self.live["T_cam_obj"][:3, :3]
         S = nearest_symmetry(R_ref, R_live, int(self.live["fold"]))
         T_obj_live = invert(self.view.T_cam_obj) @ self.reference["T_cam_obj"] @ S @ invert(self.live["T_cam_obj"])
@@ -143,31 +139,33 @@ class Case:
 
 def identity(case: Case) -> Answer:
     """See the module."""
-    begin, mask, config = time.perf_counter(), mask_of(case.one_step), case.estimator.config.registration
+    begin, config = time.perf_counter(), case.estimator.config.registration
+    mask = mask_of(case.flow(case.frame))
     points_cam, _ = object_points(case.crop.depth_m, mask, case.crop.K_crop, config)
     if case.model.cloud is None or len(points_cam) < MIN_POINTS:
-        return Answer(mask, None, None, _ms(begin))
+        return Answer(mask, None, None, _ms(begin) + case.features_ms)
     start = guessed_poses(case.crop, points_cam, case.view, case.model)[0]
-    return Answer(mask, refine(start, points_cam, case.model.cloud, config).pose, None, _ms(begin))
+    pose = refine(start, points_cam, case.model.cloud, config).pose
+    return Answer(mask, pose, None, _ms(begin) + case.features_ms)
 
 
 def matches(case: Case) -> Answer:
     """See the module. Its mask is what lies on the reference's surface under its pose."""
-    begin, (crop, features) = time.perf_counter(), case.feature_crop
-    everywhere = np.ones(crop.depth_m.shape, bool)
-    poses = match_pose(case.view, crop, features, everywhere, case.model, case.estimator.config.registration)
-    if not poses:
-        return Answer(np.zeros_like(case.mask), None, None, _ms(begin))
-    points_obj = coordinates(case.crop, invert(poses[0].T_cam_obj))
-    return Answer(near_surface(points_obj, poses[0], case.model), poses[0], None, _ms(begin))
+    begin, config = time.perf_counter(), case.estimator.config.registration
+    everywhere = np.ones(case.feature_crop.depth_m.shape, bool)
+    pose = match_pose(case.view, case.feature_crop, case.features, everywhere, case.model, config)
+    if pose is None:
+        return Answer(np.zeros_like(case.mask), None, None, _ms(begin) + case.features_ms)
+    mask = near_surface(coordinates(case.crop, invert(pose.T_cam_obj)), pose, case.model)
+    return Answer(mask, pose, None, _ms(begin) + case.features_ms)
 
 
 def flow_paper(case: Case) -> Answer:
     """See the module."""
     begin = time.perf_counter()
     blind = replace(case.frame, depth_m=np.zeros_like(case.frame.depth_m))
-    view = replace(case.view.encoded, features=None)
-    nocs_map = case.estimator.flow.predict(_crop(blind), view, case.view.anchor_scale_m, None)
+    view = case.estimator.flow.encode_view(_crop(case.reference_frame), case.reference_mask, None, None)
+    nocs_map = case.estimator.flow.predict(_crop(blind), view, None, None)
     return Answer(mask_of(nocs_map), case.pose_of(nocs_map), nocs_map.nocs, _ms(begin))
 
 
@@ -175,7 +173,7 @@ def flow(case: Case, steps: int = 1) -> Answer:
     """See the module."""
     begin = time.perf_counter()
     nocs_map = case.flow(case.frame, steps)
-    return Answer(mask_of(nocs_map), case.pose_of(nocs_map), nocs_map.nocs, _ms(begin))
+    return Answer(mask_of(nocs_map), case.pose_of(nocs_map), nocs_map.nocs, _ms(begin) + case.features_ms)
 
 
 def product(case: Case) -> Answer:
@@ -184,7 +182,7 @@ def product(case: Case) -> Answer:
     first = case.estimator.estimate(case.frame, box_xywh, case.model)
     estimate = case.estimator.second_look(case.frame, first, case.model)
     nocs = None if first.nocs_map is None else first.nocs_map.nocs
-    return Answer(estimate.mask, estimate.pose, nocs, _ms(begin))
+    return Answer(estimate.mask, estimate.pose, nocs, _ms(begin), estimate.confidence)
 
 
 ROWS: dict[str, Callable[[Case], Answer]] = {

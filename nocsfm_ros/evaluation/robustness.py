@@ -12,9 +12,8 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from nocsfm_ros.data.views import View
-from nocsfm_ros.estimator import Estimator
-from nocsfm_ros.evaluation.pairs import Case, iou, mask_of, whole_box
+from nocsfm_ros.config import Config
+from nocsfm_ros.evaluation.pairs import Answer, Case, iou, mask_of
 from nocsfm_ros.types import RgbdFrame, Uint8Array
 
 HOLE_SHARE, HOLE_CELLS = 0.2, 12
@@ -29,18 +28,15 @@ def masks_iou(case: Case, seed: int) -> dict[str, float]:
     grey_case = Case({**case.live, "rgb": grey.rgb}, grey_reference, case.estimator)
     blind = replace(case.frame, depth_m=np.zeros_like(case.frame.depth_m))
     maps = {
-        "as_is": case.one_step, "grey": grey_case.one_step, "no_depth": case.flow(blind),
+        "as_is": case.flow(case.frame), "grey": grey_case.flow(grey), "no_depth": case.flow(blind),
         "holes": case.flow(with_holes(case.frame, seed)),
     }
     return {name: iou(mask_of(nocs_map), case.mask) for name, nocs_map in maps.items()}
 
 
-def is_refused(live: View, reference: View, estimator: Estimator) -> bool:
+def is_refused(answer: Answer, config: Config) -> bool:
     """Whether the product has no pose, or one under the gate of acquisition: right for another object's reference."""
-    case = Case(live, reference, estimator)
-    answer = estimator.estimate(case.frame, whole_box(case.mask.shape[0], case.margin), case.model)
-    again = estimator.second_look(case.frame, answer, case.model)
-    return again.pose is None or again.confidence < estimator.config.tracking.acquire_confidence
+    return answer.pose is None or answer.confidence < config.tracking.acquire_confidence
 
 
 def is_flat(case: Case) -> bool:

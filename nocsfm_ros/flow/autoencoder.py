@@ -1,4 +1,4 @@
-"""The VAE behind two verbs: pictures to latents, latents to object coordinates and mask."""
+"""The autoencoder behind two verbs: pictures to latents, latents to object coordinates and mask."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from nocsfm_ros.flow.conditions import (
     reference_condition,
 )
 from nocsfm_ros.flow.path import integrate
-from nocsfm_ros.flow.velocity import VelocityNetwork
+from nocsfm_ros.flow.velocity import LOG_SIGMA_RANGE, VelocityNetwork
 from nocsfm_ros.geometry.crops import R_ray_cam
 from nocsfm_ros.types import BoolArray, Float32Array, NocsMap, ObjectCrop
 
@@ -132,7 +132,8 @@ class FlowModel:
         z0 = self.autoencoder.encode_picture(rgb.to(self.dtype))
         z1, last = integrate(lambda z, tau: self.velocity(z, tau, live, view.tokens), z0, steps)
         nocs, logit = self.autoencoder.decode_nocs(z1)
-        sigma = interpolate(last.log_sigma.float(), crop.rgb.shape[:2], mode="bilinear").exp()
+        log_sigma = last.log_sigma.float().clamp(*LOG_SIGMA_RANGE)
+        sigma = interpolate(log_sigma, crop.rgb.shape[:2], mode="bilinear").exp()
         return NocsMap(
             nocs=nocs[0].permute(1, 2, 0).clamp(-0.5, 0.5).cpu().numpy(), mask_prob=logit[0, 0].sigmoid().cpu().numpy(),
             sigma=sigma[0, 0].cpu().numpy(),

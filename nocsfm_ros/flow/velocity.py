@@ -14,12 +14,14 @@ CONDITION_CHANNELS = 8  # rgb 3, xyz 3, depth validity 1, mask 1: see flow.condi
 HINT_CHANNELS = 5  # nocs of the match 3, whether it is mutual 1, similarity 1: see flow.conditions
 PATCH = 4  # pixels of the crop per cell of the latent, along each side
 HEAD_WIDTH = 48
+LOG_SIGMA_RANGE = (-6.0, 1.0)
 
 
 class LiveView(NamedTuple):
     """What the network knows of the live crop before any flow step, on grids of side n, n/2 and n.
 
-    fine (B, C, n, n), middle (B, 2C, n/2, n/2); xyz (B, 4, n, n): mean coordinates and validity of each cell.
+    fine (B, widths[0], n, n); middle (B or 1, widths[1], n/2, n/2); xyz (B, 4, n, n): mean coordinates and validity of
+    each cell.
     """
 
     fine: torch.Tensor

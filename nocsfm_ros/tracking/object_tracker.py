@@ -44,7 +44,7 @@ class ObjectTracker:
         """Forget where the object is and every view but the reference."""
         self.state = TrackState.SEARCHING
         self.failures = 0
-        self.searched = 0  # frames in a row
+        self.next_candidate = 0
         self.last: SimilarityPose | None = None
         self.before_last: SimilarityPose | None = None
         self.last_ns = self.before_last_ns = 0
@@ -81,9 +81,8 @@ class ObjectTracker:
         """
         candidates = find_candidates(frame.rgb, self.model.search, self.estimator.backbone, self.config.matching)
         share = self.config.matching.candidates_per_frame
-        turns = max(1, -(-len(candidates) // share))
-        first = self.searched % turns * share
-        candidates, self.searched = candidates[first : first + share], self.searched + 1
+        first = self.next_candidate if self.next_candidate < len(candidates) else 0
+        candidates, self.next_candidate = candidates[first : first + share], first + share
         best = _nothing(frame, "nothing in the picture looks like the reference")
         for candidate in candidates:
             estimate = self.estimator.estimate(frame, candidate.box_xywh, self.model)
@@ -124,7 +123,7 @@ class ObjectTracker:
         else:
             self.before_last = None
         self.last, self.last_ns = pose, frame.stamp_ns
-        self.state, self.failures, self.searched = TrackState.TRACKING, 0, 0
+        self.state, self.failures, self.next_candidate = TrackState.TRACKING, 0, 0
         self._remember(frame, estimate, pose)
 
     def _remember(self, frame: RgbdFrame, estimate: PoseEstimate, pose: SimilarityPose) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from nocsfm_ros.config import Config, load_config, replace_values
+from nocsfm_ros.config import Config, iterate_tunables, load_config, replace_values
 from nocsfm_ros.data import pictures
 from nocsfm_ros.data.sources import FrameSource, frame_index, open_source
 from nocsfm_ros.errors import ConfigError
@@ -63,7 +63,8 @@ def config_from_options(path: Path | None, settings: Sequence[str]) -> Config:
 
     One default is not the node's: recorded frames do not run away, so every candidate of a frame is looked at.
     """
-    patient = replace_values(Config(), {"matching.candidates_per_frame": Config().matching.max_candidates})
+    highest = {key: tunable.high for key, _, tunable in iterate_tunables(Config())}["matching.candidates_per_frame"]
+    patient = replace_values(Config(), {"matching.candidates_per_frame": int(highest or 1)})
     config = patient if path is None else load_config(path, patient)
     malformed = [text for text in settings if "=" not in text]
     if malformed:

@@ -11,6 +11,7 @@ from nocsfm_ros.data.views import ViewDataset
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.flow.autoencoder import Autoencoder, build_autoencoder
 from nocsfm_ros.flow.checkpoints import load_pretrained
+from nocsfm_ros.flow.model import FlowModel
 from nocsfm_ros.flow.velocity import VelocityNetwork
 from nocsfm_ros.matching.backbone import EFFICIENTNET, load_backbone
 from nocsfm_ros.training.autoencoder import start_from_patches, train_autoencoder
@@ -40,11 +41,13 @@ def train(
         start: a weights folder to begin from instead of fresh weights.
 
     Raises:
-        ConfigError: unknown part.
-        CheckpointError: flow before its autoencoder, or a state that does not fit.
+        ConfigError: unknown part, or an odd batch size.
+        CheckpointError: flow before its autoencoder, a state that does not fit, or start weights of another backbone.
     """
     if part not in ("autoencoder", "flow"):
         raise ConfigError("nocsfm train", got=part, expected="autoencoder or flow")
+    if batch_size < 2 or batch_size % 2:
+        raise ConfigError("batch size", got=batch_size, expected="an even number from 2: two views make two pairs")
     torch.set_num_threads(num_threads)
     torch.manual_seed(seed)
     if part == "autoencoder":
@@ -57,13 +60,16 @@ def train(
         train_autoencoder(batches, autoencoder, out / "autoencoder_run", hours, report)
         autoencoder.save_pretrained(out / "autoencoder")
         return
-    autoencoder = Autoencoder.from_pretrained(out / "autoencoder")
-    channels = store_features(data, load_backbone(backbone, "cpu"), report) if backbone else 0
+    autoencoder = Autoencoder.from_pretrained((start or out) / "autoencoder")
+    if start is not None:
+        autoencoder.save_pretrained(out / "autoencoder")
+    channels = store_features(data, backbone, load_backbone(backbone, "cpu"), report) if backbone else 0
     views = ViewDataset(data, (FEATURES,) if backbone else ())
     velocity = (
         VelocityNetwork(autoencoder.latent_channels, context_channels=channels, context_backbone=backbone)
         if start is None else load_pretrained(VelocityNetwork, start / "velocity")
     )
+    FlowModel(autoencoder, velocity).check_backbone(backbone)
     train_flow(PairSampler(views, seed).batches(batch_size), autoencoder, velocity.train(), out / "flow_run", hours,
                report)
     velocity.save_pretrained(out / "velocity", safe_serialization=True)

@@ -14,26 +14,32 @@ from nocsfm_ros.training.augmentation import augment_picture
 from nocsfm_ros.training.pairs import FEATURES
 
 
-def store_features(folder: Path, backbone: Backbone, report: Callable[[str], None]) -> int:
-    """Write FEATURES of every shard that has none yet; pictures are augmented first, each in one way of its own.
+def store_features(folder: Path, name: str, backbone: Backbone, report: Callable[[str], None]) -> int:
+    """Write FEATURES of every shard that has none of this backbone yet.
+
+    Pictures are augmented first, each in one way of its own. They are 128-pixel views made larger; on a robot the
+    backbone sees the same square sharper where the object is large in the picture.
 
     Args:
         folder: what `nocsfm render` wrote.
+        name: of the backbone, kept beside the features: those of another one are replaced.
         backbone: whose features.
         report: gets a line per shard.
 
     Returns:
         Channels of the features.
     """
-    channels = 0
+    channels, origin = 0, f"{name} at {FEATURE_SIDE}"
     for shard in sorted(path for path in folder.glob("shard_*") if path.suffix != ".partial"):
-        path = shard / f"{FEATURES}.npy"
-        if not path.exists():
+        path, kept_origin = shard / f"{FEATURES}.npy", shard / f"{FEATURES}.txt"
+        if not (kept_origin.is_file() and kept_origin.read_text(encoding="utf-8") == origin and path.is_file()):
+            kept_origin.unlink(missing_ok=True)
             pictures = np.load(shard / "rgb.npy", mmap_mode="r")
             random = np.random.default_rng(int(shard.name.removeprefix("shard_")))
             stored = np.stack([_features(picture, backbone, random) for picture in pictures])
             np.save(path.with_suffix(".partial.npy"), stored)
             path.with_suffix(".partial.npy").replace(path)
+            kept_origin.write_text(origin, encoding="utf-8")
             report(f"features of {shard.name}: {stored.shape}")
         channels = int(np.load(path, mmap_mode="r").shape[-1])
     return channels

@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d
 from nocsfm_ros.device import fast_autocast
 from nocsfm_ros.flow.autoencoder import Autoencoder
 from nocsfm_ros.flow.path import draw_tau, point_on_path
-from nocsfm_ros.flow.velocity import PATCH, VelocityNetwork, apply_affine
+from nocsfm_ros.flow.velocity import LOG_SIGMA_RANGE, PATCH, VelocityNetwork, apply_affine
 from nocsfm_ros.training.loop import Losses, TrainingRun
 from nocsfm_ros.training.losses import foreground_loss, mask_loss
 from nocsfm_ros.training.pairs import PairBatch
@@ -21,7 +21,7 @@ FOREGROUND_WEIGHT = 4.0
 LATENT_WEIGHT = 0.3
 MASK_WEIGHT = 3.0  # registration forgives a coarse map, but not pixels of the table
 SIGMA_WEIGHT = 0.05
-SIGMA_RANGE = (-6.0, 1.0)  # of its logarithm
+WHOLE_CELL = 0.99  # of a cell's pixels: where the mean of its coordinates is the object's alone
 
 
 def train_flow(
@@ -62,19 +62,19 @@ def flow_losses(
     live = model.encode_live(batch.live, batch.live_context, batch.hints)
     said = model(z_tau, tau, live, tokens)
     velocity = said.velocity.float()
-    weight = 1 + FOREGROUND_WEIGHT * avg_pool2d(batch.mask, PATCH)
+    share = avg_pool2d(batch.mask, PATCH)
+    weight = 1 + FOREGROUND_WEIGHT * share
     latent = (weight * (velocity - (z1 - z0)) ** 2).mean() / weight.mean()
     nocs, logit = autoencoder.decode_nocs(z_tau + (1 - tau.view(-1, 1, 1, 1)) * velocity)
-    share = avg_pool2d(batch.mask, PATCH)
-    of_object = (share > 0.5).float()
+    whole_cell = (share > WHOLE_CELL).float() * live.xyz[:, 3:]
     cell_nocs = avg_pool2d(batch.nocs * batch.mask, PATCH) / share.clamp(min=1e-3)
     error = avg_pool2d((nocs.detach() - batch.nocs).abs().mean(dim=1, keepdim=True) * batch.mask, PATCH) / share.clamp(
         min=1e-3
     )
     parts = {
         "latent": latent, "nocs": foreground_loss(nocs, batch.nocs, batch.mask), "mask": mask_loss(logit, batch.mask),
-        "affine": foreground_loss(apply_affine(said.affine, live.xyz[:, :3]), cell_nocs, of_object * live.xyz[:, 3:]),
-        "sigma": _laplace(error, said.log_sigma.float(), of_object),
+        "affine": foreground_loss(apply_affine(said.affine, live.xyz[:, :3]), cell_nocs, whole_cell),
+        "sigma": _laplace(error, said.log_sigma.float(), share),
     }
     loss = (
         LATENT_WEIGHT * latent + parts["nocs"] + MASK_WEIGHT * parts["mask"] + parts["affine"]
@@ -84,6 +84,6 @@ def flow_losses(
 
 
 def _laplace(error: torch.Tensor, log_sigma: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """Negative log likelihood of errors (B, 1, h, w) with the given scale, mean over `where`."""
-    log_sigma = log_sigma.clamp(*SIGMA_RANGE)
+    """Negative log likelihood of errors (B, 1, h, w) with the given scale, mean with the weights `where`."""
+    log_sigma = log_sigma.clamp(*LOG_SIGMA_RANGE)
     return ((error * (-log_sigma).exp() + log_sigma) * where).sum() / where.sum().clamp(min=1)

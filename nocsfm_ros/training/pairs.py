@@ -19,6 +19,7 @@ from nocsfm_ros.flow.conditions import (
     reference_cells,
     reference_condition,
 )
+from nocsfm_ros.flow.velocity import HINT_CHANNELS
 from nocsfm_ros.geometry.crops import R_ray_cam
 from nocsfm_ros.geometry.nocs import anchored_frame
 from nocsfm_ros.training.augmentation import augment_depth, augment_picture
@@ -139,7 +140,7 @@ class PairSampler:
         """Contexts of both views and the hints of their matches, each withheld at times."""
         count, side = len(live.mask), live.features.shape[-1]
         if not live.features.shape[1]:
-            return live.features, reference.features, torch.zeros(count, 5, side, side)
+            return live.features, reference.features, torch.zeros(count, HINT_CHANNELS, side, side)
         cells = reference_cells(reference.mask, reference_nocs, valid, side)
         hints = match_hints(live.features, reference.features, *cells)
         kept = kept_hints = torch.ones(count, 1, 1, 1)

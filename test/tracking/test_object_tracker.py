@@ -102,7 +102,8 @@ def test_search_looks_at_the_next_candidates_in_the_next_frame(
     tracker: ObjectTracker, estimator: ScriptedEstimator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     candidates = [SimpleNamespace(box_xywh=(float(n), 15.0, 20.0, 20.0)) for n in range(5)]
-    monkeypatch.setattr(object_tracker, "find_candidates", lambda *_: candidates)
+    counts = iter([5, 4, 5, 2, 3])
+    monkeypatch.setattr(object_tracker, "find_candidates", lambda *_: candidates[: next(counts)])
     seen: list[float] = []
     estimate = estimator.estimate
 
@@ -111,10 +112,10 @@ def test_search_looks_at_the_next_candidates_in_the_next_frame(
         return estimate(frame, box_xywh, *rest)
 
     monkeypatch.setattr(estimator, "estimate", noting)
-    for n, count in enumerate((2, 2, 1, 2)):
+    for n, count in enumerate((2, 2, 1, 2, 1)):
         estimator.script += [(None, 0.0)] * count
         tracker.update(frame_at(n))
-    assert seen == [0, 1, 2, 3, 4, 0, 1]
+    assert seen == [0, 1, 2, 3, 4, 0, 1, 2]
 
 
 def test_follow_gives_the_predicted_pose_as_first_prior(tracker: ObjectTracker, estimator: ScriptedEstimator) -> None:

@@ -30,8 +30,10 @@ def test_store_features_writes_each_shard_once(tmp_path: Path) -> None:
         np.save(tmp_path / f"shard_{number:05d}" / "rgb.npy", np.full((3, 128, 128, 3), 90, np.uint8))
     (tmp_path / "shard_00002.partial").mkdir()
     backbone, lines = CountingBackbone(), list[str]()
-    assert store_features(tmp_path, backbone, lines.append) == 3  # type: ignore[arg-type]
+    assert store_features(tmp_path, "mean", backbone, lines.append) == 3  # type: ignore[arg-type]
     assert backbone.calls == 6 and len(lines) == 2
     stored = np.load(tmp_path / "shard_00001" / f"{FEATURES}.npy")
     assert stored.shape == (3, 16, 16, 3) and stored.dtype == np.float16
-    assert store_features(tmp_path, backbone, lines.append) == 3 and backbone.calls == 6  # type: ignore[arg-type]
+    assert store_features(tmp_path, "mean", backbone, lines.append) == 3 and backbone.calls == 6  # type: ignore[arg-type]
+    store_features(tmp_path, "another", backbone, lines.append)  # type: ignore[arg-type]
+    assert backbone.calls == 12, "features of another backbone are not taken for its own"
