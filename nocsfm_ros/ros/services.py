@@ -125,10 +125,11 @@ class Services:
     def _waited_for(self, future: Future[T]) -> T:
         """The result; loading the weights does not count against the time that a request has."""
         while True:
+            was_loading = self._worker.stats.loading  # at the start: what follows the load has its full time
             try:
                 return future.result(timeout=self._config().service_timeout_s)
             except (FutureTimeoutError, TimeoutError):
-                if not self._worker.stats.loading:
+                if not was_loading:
                     raise
 
 
