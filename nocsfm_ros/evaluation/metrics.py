@@ -22,6 +22,7 @@ from nocsfm_ros.evaluation.robustness import MASKS, is_flat, is_refused, masks_i
 BINS = {"0-15": (0, 15), "15-30": (15, 30), "30-60": (30, 60), "60-90": (60, 90), "le30": (0, 30), "le60": (0, 60)}
 LIMITS = {"5deg2cm": (5, 0.02), "5deg5cm": (5, 0.05), "10deg2cm": (10, 0.02), "10deg5cm": (10, 0.05)}
 RESAMPLES = 1000
+NO_POSE_DEG, NO_POSE_M = 180.0, 10.0  # stand for it in medians
 
 
 def evaluate_pairs(
@@ -112,9 +113,11 @@ def markdown_table(metrics: Mapping[str, Any]) -> str:
         for name, b in facts["bins"].items():
             low, high = b["5deg5cm_interval"]
             nocs = "-" if b["nocs_err_p50"] is None else f"{b['nocs_err_p50']:.3f}"
+            errors = f"{b['rot_err_deg_p50']:.1f} deg | {b['trans_err_m_p50'] * 100:.1f} cm"
+            if b["rot_err_deg_p50"] == NO_POSE_DEG:  # in half of the pairs
+                errors = "no pose | no pose"
             lines.append(
-                f"| {row} | {name} | {b['n']} | {b['mask_iou']:.3f} | {nocs} | "
-                f"{b['rot_err_deg_p50']:.1f} deg | {b['trans_err_m_p50'] * 100:.1f} cm | {b['5deg5cm']:.0f} % "
+                f"| {row} | {name} | {b['n']} | {b['mask_iou']:.3f} | {nocs} | {errors} | {b['5deg5cm']:.0f} % "
                 f"({low:.0f}-{high:.0f}) | {b['10deg5cm']:.0f} % | {facts['ms_per_object']:.0f} |"
             )
     robustness = metrics["robustness"]
@@ -140,8 +143,8 @@ def _bin(columns: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, Any]:
         "n": len(rotation), "mask_iou": round(float(columns["mask_iou"].mean()), 4),
         "mask_iou_interval": [round(end, 4) for end in bootstrap_interval(columns["mask_iou"])],
         "nocs_err_p50": _median_or_none(columns["nocs_err"]),
-        "rot_err_deg_p50": round(float(np.median(np.where(finite, rotation, 180.0))), 2),
-        "trans_err_m_p50": round(float(np.median(np.where(finite, translation, 10.0))), 4),
+        "rot_err_deg_p50": round(float(np.median(np.where(finite, rotation, NO_POSE_DEG))), 2),
+        "trans_err_m_p50": round(float(np.median(np.where(finite, translation, NO_POSE_M))), 4),
         **{name: round(100 * float(good.mean()), 1) for name, good in within.items()},
         "5deg5cm_interval": [round(end, 1) for end in interval],
     }

@@ -121,6 +121,7 @@ def test_summary_puts_pairs_into_their_bins_and_counts_what_is_within_the_limits
     assert row["bins"]["le60"]["5deg5cm"] == pytest.approx(33.3) and "60-90" not in row["bins"]
     table = markdown_table({"rows": {"flow": row}, "robustness": {"mask_iou": {"grey": 0.5}, "refused_percent": {}}})
     assert "| flow | le60 | 3 |" in table and "| grey | 0.500 |" in table
+    assert "| 30-60 | 1 | 0.500 | 0.200 | no pose |" in table
 
 
 def test_bootstrap_interval_holds_the_mean_and_narrows_with_more_values() -> None:
