@@ -12,7 +12,6 @@ import torch
 from torch.nn.functional import interpolate
 
 from nocsfm_ros.device import fast_dtype
-from nocsfm_ros.errors import CheckpointError
 from nocsfm_ros.flow.autoencoder import Autoencoder
 from nocsfm_ros.flow.checkpoints import load_pretrained
 from nocsfm_ros.flow.conditions import (
@@ -74,15 +73,6 @@ class FlowModel:
             Autoencoder.from_pretrained(folder / "autoencoder"), load_pretrained(VelocityNetwork, folder / "velocity"),
             device,
         )
-
-    def check_backbone(self, name: str) -> None:
-        """Raises CheckpointError where the network was trained with the features of another backbone than `name`."""
-        trained_with = self.velocity.config["context_backbone"]
-        if self.velocity.config["context_channels"] and trained_with != name:
-            raise CheckpointError(
-                "model.backbone", got=repr(name), expected=f"{trained_with!r}: the flow was trained with it",
-                mend="set model.backbone to it, or model.weights to weights trained with yours",
-            )
 
     @torch.inference_mode()
     def encode_view(

@@ -10,6 +10,8 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import nn
 
+from nocsfm_ros.errors import CheckpointError
+
 CONDITION_CHANNELS = 8  # rgb 3, xyz 3, depth validity 1, mask 1: see flow.conditions
 HINT_CHANNELS = 5  # nocs of the match 3, whether it is mutual 1, similarity 1: see flow.conditions
 PATCH = 4  # pixels of the crop per cell of the latent, along each side
@@ -94,6 +96,15 @@ class VelocityNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def context_side(self) -> int:
         """Cells along a side of the context and hint grids."""
         return int(self.config["latent_side"]) // 2
+
+    def check_backbone(self, name: str) -> None:
+        """Raises CheckpointError where the network was trained with the features of another backbone than `name`."""
+        trained_with = self.config["context_backbone"]
+        if self.config["context_channels"] and trained_with != name:
+            raise CheckpointError(
+                "model.backbone", got=repr(name), expected=f"{trained_with!r}: the flow was trained with it",
+                mend="set model.backbone to it, or model.weights to weights trained with yours",
+            )
 
     def encode_reference(self, condition: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
         """Reference condition (B, 8, S, S) and features (B, C, n/2, n/2) -> tokens (B, N, width); once per keyframe."""

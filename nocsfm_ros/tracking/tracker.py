@@ -137,7 +137,7 @@ def build_tracker(config: Config | None = None) -> Tracker:
     # NumPy's BLAS threads wait for work by spinning: on two cores they ate most of the one that camera and ROS need
     threadpool_limits(num_threads, user_api="blas")
     flow = FlowModel.from_folder(weights_folder(config.model.weights), device)
-    flow.check_backbone(config.model.backbone)
+    flow.velocity.check_backbone(config.model.backbone)
     return Tracker(Estimator(flow, load_backbone(config.model.backbone, device), config), config)
 
 

@@ -19,7 +19,7 @@ from nocsfm_ros.training.losses import foreground_loss, mask_loss
 from nocsfm_ros.training.pairs import PairBatch
 
 PICTURE_WEIGHT = 0.1  # the picture need not come back sharp: it is a start, not an answer
-ALPHA_WEIGHT = 0.3  # of the mask against the coordinates, when components are chosen: .0035 and IoU .988 come back
+ALPHA_WEIGHT = 0.3  # of the mask against the coordinates, when components are chosen: .007 and IoU .996 come back
 RAW_SCALE = 0.1  # AutoencoderTiny squashes latents by 3 tanh(z / 3): small ones pass unchanged
 START_BATCHES = 40
 

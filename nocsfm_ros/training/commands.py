@@ -11,7 +11,6 @@ from nocsfm_ros.data.views import ViewDataset
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.flow.autoencoder import Autoencoder, build_autoencoder
 from nocsfm_ros.flow.checkpoints import load_pretrained
-from nocsfm_ros.flow.model import FlowModel
 from nocsfm_ros.flow.velocity import VelocityNetwork
 from nocsfm_ros.matching.backbone import EFFICIENTNET, load_backbone
 from nocsfm_ros.training.autoencoder import start_from_patches, train_autoencoder
@@ -69,7 +68,7 @@ def train(
         VelocityNetwork(autoencoder.latent_channels, context_channels=channels, context_backbone=backbone)
         if start is None else load_pretrained(VelocityNetwork, start / "velocity")
     )
-    FlowModel(autoencoder, velocity).check_backbone(backbone)
+    velocity.check_backbone(backbone)
     train_flow(PairSampler(views, seed).batches(batch_size), autoencoder, velocity.train(), out / "flow_run", hours,
                report)
     velocity.save_pretrained(out / "velocity", safe_serialization=True)
