@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from nocsfm_ros.config import Config
 from nocsfm_ros.flow.model import CROP_SIDE, FEATURE_SIDE, FlowModel
-from nocsfm_ros.geometry.crops import R_ray_cam, box_from_mask, coordinates, crop_frame, paste, square_box
+from nocsfm_ros.geometry.crops import R_ray_cam, box_from_mask, coordinates, crop_frame, crop_mask, paste, square_box
 from nocsfm_ros.geometry.nocs import anchored_frame
 from nocsfm_ros.geometry.transforms import invert, transform
 from nocsfm_ros.hypotheses import flow_pose, guessed_poses, match_pose
@@ -209,14 +209,14 @@ class Estimator:
         """
         square = square_box(box_xywh, self.config.matching.crop_margin)
         crop = crop_frame(frame.rgb, frame.depth_m, frame.K, square, CROP_SIDE)
-        mask_crop = _crop_mask(mask, crop)
+        mask_crop = crop_mask(mask, crop)
         points_cam, _ = object_points(crop.depth_m, mask_crop, crop.K_crop, self.config.registration)
         has_depth = len(points_cam) >= MIN_POINTS
         anchor = anchored_frame(points_cam, R_ray_cam(crop.K_crop, CROP_SIDE)[2]) if has_depth else None
         T_obj_cam = invert(T_cam_obj if T_cam_obj is not None else (np.eye(4) if anchor is None else anchor.T_cam_obj))
         nocs = None if anchor is None else coordinates(crop, invert(anchor.T_cam_obj)) / np.float32(anchor.scale_m)
         feature_crop, features = self.encode_features(frame, square)
-        feature_mask = _crop_mask(mask, feature_crop)
+        feature_mask = crop_mask(mask, feature_crop)
         feature_points = coordinates(feature_crop, T_obj_cam)
         feature_points[~feature_mask] = np.nan
         coloured = _inside(mask_crop) & has_depth & (crop.depth_m > 0)
@@ -272,14 +272,6 @@ def _inside(mask: BoolArray) -> BoolArray:
     grid = np.zeros_like(mask)
     grid[::COLOUR_STEP, ::COLOUR_STEP] = True
     return grid & (cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
-
-
-def _crop_mask(mask: BoolArray, crop: ObjectCrop) -> BoolArray:
-    """A mask of the whole picture, seen through the crop's window."""
-    side = crop.rgb.shape[0]
-    warped = cv2.warpAffine(mask.astype(np.uint8), crop.A_crop_image[:2], (side, side), flags=cv2.INTER_NEAREST)
-    result: BoolArray = warped > 0
-    return result
 
 
 def _resized(mask_crop: BoolArray, crop: ObjectCrop) -> BoolArray:

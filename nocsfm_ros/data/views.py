@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -23,7 +24,7 @@ from nocsfm_ros.data.scenes import FRAME_WH, TARGET, Scene, Target, sample_scene
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.types import Float64Array
 
-CROP_SIZE = 128
+CROP_SIZE = 256
 VIEWS_PER_CLUSTER = 6
 NUM_SURFACES = 64
 DEPTH_UNIT_M = 1e-4
@@ -46,7 +47,7 @@ View = dict[str, Any]
 class ViewDataset:
     """Rendered views, memory-mapped.
 
-    A view holds rgb (128, 128, 3) uint8, depth (128, 128) uint16 in 0.1 mm (0 none), mask (128, 128) uint8
+    A view holds rgb (256, 256, 3) uint8, depth (256, 256) uint16 in 0.1 mm (0 none), mask (256, 256) uint8
     (255 on the visible target), K (3, 3) of the crop, T_cam_obj (4, 4) (centred tight box, y up, metres),
     diagonal_m, mesh index, cluster, symmetry fold about y (0 continuous) and the target's visible share.
 
@@ -167,7 +168,7 @@ def render_crop(
     if side < 16:
         return None
     A = crop_matrix((low + high) / 2 + rng.uniform(-0.12, 0.12, 2) * side, side, CROP_SIZE)
-    return _picture_of(renderer, scene, A) | {
+    return _picture_of(renderer, scene, A, side) | {
         "K": A @ scene.K,
         "T_cam_obj": T_cam_obj,
         "diagonal_m": target.diagonal_m,
@@ -193,14 +194,19 @@ def inside_frame(
     return np.asarray(inside[:, 1][:, None] & inside[:, 0][None, :])
 
 
-def _picture_of(renderer: Renderer, scene: Scene, A_crop_image: Float64Array) -> View:
+def _picture_of(renderer: Renderer, scene: Scene, A_crop_image: Float64Array, side: float) -> View:
+    """The square of `side` camera pixels: no sharper than the camera's own picture of it."""
     picture = renderer.render(
-        scene.items, A_crop_image @ scene.K, (CROP_SIZE, CROP_SIZE), scene.light, scene.background
+        scene.items, A_crop_image @ scene.K, (CROP_SIZE, CROP_SIZE), scene.light, scene.background, smooth=False
     )
+    rgb = picture.rgb
+    if side < CROP_SIZE:
+        native = cv2.resize(rgb, (round(side), round(side)), interpolation=cv2.INTER_AREA)
+        rgb = cv2.resize(native, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
     inside = inside_frame(A_crop_image, CROP_SIZE)
     depth = np.where(inside & (picture.depth_m < 6.5), picture.depth_m / DEPTH_UNIT_M + 0.5, 0)
     return {
-        "rgb": picture.rgb * inside[..., None],
+        "rgb": rgb * inside[..., None],
         "depth": depth.astype(np.uint16),
         "mask": np.where(inside & (picture.instance == TARGET), 255, 0).astype(np.uint8),
     }

@@ -21,7 +21,7 @@ import numpy as np
 from nocsfm_ros.data.views import DEPTH_UNIT_M, View, ViewDataset
 from nocsfm_ros.estimator import MIN_POINTS, Estimator, largest_component, near_surface
 from nocsfm_ros.flow.model import CROP_SIDE
-from nocsfm_ros.geometry.crops import coordinates, crop_frame
+from nocsfm_ros.geometry.crops import coordinates, crop_frame, crop_mask
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg
 from nocsfm_ros.hypotheses import flow_pose, guessed_poses, match_pose
 from nocsfm_ros.matching.localiser import encode_reference
@@ -76,9 +76,11 @@ class Case:
     def __init__(self, live: View, reference: View, estimator: Estimator) -> None:
         self.live, self.reference, self.estimator = live, reference, estimator
         self.margin = estimator.config.matching.crop_margin
-        self.frame, self.mask = frame_of(live), np.asarray(live["mask"]) > 0
+        self.frame = frame_of(live)
+        self.crop = _crop(self.frame)  # the whole live view as the flow's crop
+        self.mask = crop_mask(np.asarray(live["mask"]) > 0, self.crop)
         self.reference_frame, self.reference_mask = frame_of(reference), np.asarray(reference["mask"]) > 0
-        box_xywh = whole_box(self.mask.shape[0], self.margin)
+        box_xywh = whole_box(self.reference_frame.size_wh[0], self.margin)
         self.view = estimator.make_view(self.reference_frame, self.reference_mask, box_xywh, None)
         search = encode_reference(self.reference_frame.rgb, self.reference_mask, estimator.backbone)
         self.model = ObjectModel("test", search, [self.view], self.view.anchor_scale_m, None)
@@ -86,11 +88,6 @@ class Case:
         begin = time.perf_counter()
         self.feature_crop, self.features = estimator.encode_features(self.frame, (-0.5, -0.5, *self.frame.size_wh))
         self.features_ms = _ms(begin)
-
-    @property
-    def crop(self) -> ObjectCrop:
-        """The whole live view as the flow's crop."""
-        return _crop(self.frame)
 
     def flow(self, frame: RgbdFrame, steps: int = 1) -> NocsMap:
         """The flow on a variant of the live frame with the live picture's features."""
@@ -164,7 +161,8 @@ def flow_paper(case: Case) -> Answer:
     """See the module."""
     begin = time.perf_counter()
     blind = replace(case.frame, depth_m=np.zeros_like(case.frame.depth_m))
-    view = case.estimator.flow.encode_view(_crop(case.reference_frame), case.reference_mask, None, None)
+    crop = _crop(case.reference_frame)
+    view = case.estimator.flow.encode_view(crop, crop_mask(case.reference_mask, crop), None, None)
     nocs_map = case.estimator.flow.predict(_crop(blind), view, None, None)
     return Answer(mask_of(nocs_map), case.pose_of(nocs_map), nocs_map.nocs, _ms(begin))
 
@@ -178,11 +176,12 @@ def flow(case: Case, steps: int = 1) -> Answer:
 
 def product(case: Case) -> Answer:
     """See the module. Its mask is the flow's, cut and completed by the pose; its coordinates are the first look's."""
-    begin, box_xywh = time.perf_counter(), whole_box(case.mask.shape[0], case.margin)
+    begin, box_xywh = time.perf_counter(), whole_box(case.frame.size_wh[0], case.margin)
     first = case.estimator.estimate(case.frame, box_xywh, case.model)
     estimate = case.estimator.second_look(case.frame, first, case.model)
     nocs = None if first.nocs_map is None else first.nocs_map.nocs
-    return Answer(estimate.mask, estimate.pose, nocs, _ms(begin), estimate.confidence)
+    mask = crop_mask(estimate.mask, case.crop)
+    return Answer(mask, estimate.pose, nocs, _ms(begin), estimate.confidence)
 
 
 ROWS: dict[str, Callable[[Case], Answer]] = {

@@ -64,6 +64,14 @@ def crop_frame(
     )
 
 
+def crop_mask(mask: BoolArray, crop: ObjectCrop) -> BoolArray:
+    """A mask of the whole picture, seen through the crop's window."""
+    side = crop.rgb.shape[0]
+    warped = cv2.warpAffine(mask.astype(np.uint8), crop.A_crop_image[:2], (side, side), flags=cv2.INTER_NEAREST)
+    result: BoolArray = warped > 0
+    return result
+
+
 def paste(
     crop_image: npt.NDArray[Any], A_crop_image: Float64Array, size_wh: tuple[int, int], nearest: bool = False
 ) -> npt.NDArray[Any]:

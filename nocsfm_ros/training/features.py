@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from nocsfm_ros.flow.model import FEATURE_SIDE
@@ -17,8 +16,7 @@ from nocsfm_ros.training.pairs import FEATURES
 def store_features(folder: Path, name: str, backbone: Backbone, report: Callable[[str], None]) -> int:
     """Write FEATURES of every shard that has none of this backbone yet.
 
-    Pictures are augmented first, each in one way of its own. They are 128-pixel views made larger; on a robot the
-    backbone sees the same square sharper where the object is large in the picture.
+    Pictures are augmented first, each in one way of its own.
 
     Args:
         folder: what `nocsfm render` wrote.
@@ -29,7 +27,7 @@ def store_features(folder: Path, name: str, backbone: Backbone, report: Callable
     Returns:
         Channels of the features.
     """
-    channels, origin = 0, f"{name} at {FEATURE_SIDE}"
+    channels, origin = 0, f"{name} of {FEATURE_SIDE}-pixel views"
     for shard in sorted(path for path in folder.glob("shard_*") if path.suffix != ".partial"):
         path, kept_origin = shard / f"{FEATURES}.npy", shard / f"{FEATURES}.txt"
         if not (kept_origin.is_file() and kept_origin.read_text(encoding="utf-8") == origin and path.is_file()):
@@ -46,6 +44,4 @@ def store_features(folder: Path, name: str, backbone: Backbone, report: Callable
 
 
 def _features(picture: np.ndarray, backbone: Backbone, random: np.random.Generator) -> np.ndarray:  # type: ignore[type-arg]
-    seen = augment_picture(np.asarray(picture), random)
-    larger = cv2.resize(seen, (FEATURE_SIDE, FEATURE_SIDE), interpolation=cv2.INTER_LINEAR)
-    return backbone.encode(larger.astype(np.uint8)).features.astype(np.float16)
+    return backbone.encode(augment_picture(np.asarray(picture), random)).features.astype(np.float16)

@@ -20,7 +20,8 @@ from nocsfm_ros.flow.conditions import (
     reference_condition,
 )
 from nocsfm_ros.flow.velocity import HINT_CHANNELS
-from nocsfm_ros.geometry.crops import R_ray_cam
+from nocsfm_ros.flow.model import CROP_SIDE
+from nocsfm_ros.geometry.crops import R_ray_cam, crop_frame, crop_mask
 from nocsfm_ros.geometry.nocs import anchored_frame
 from nocsfm_ros.training.augmentation import augment_depth, augment_picture
 from nocsfm_ros.types import Float64Array, SimilarityPose
@@ -99,7 +100,7 @@ class PairSampler:
 
     def make(self, pairs: list[tuple[int, int, bool]], augment: bool = True, both_ways: bool = False) -> PairBatch:
         """Tensors of the given (live row, reference row, other object) triples, and of their reverses if asked."""
-        live_views, reference_views = [self.views[p[0]] for p in pairs], [self.views[p[1]] for p in pairs]
+        live_views, reference_views = ([flow_view(self.views[p[side]]) for p in pairs] for side in (0, 1))
         live, reference = _gather(live_views), _gather(reference_views)
         seen_live, seen_reference = (
             (self._augmented(live), self._augmented(reference)) if augment else (live, reference)
@@ -159,6 +160,17 @@ class PairSampler:
 
     def _kept(self, dropped: float, size: int) -> torch.Tensor:
         return (torch.rand(size, generator=self.generator) >= dropped)[:, None, None]
+
+
+def flow_view(view: View) -> View:
+    """A stored view at the flow's own size, resampled as the node crops its pictures."""
+    side = view["rgb"].shape[0]
+    whole = (-0.5, -0.5, float(side), float(side))
+    crop = crop_frame(np.asarray(view["rgb"]), view["depth"].astype(np.float32), view["K"], whole, CROP_SIDE)
+    return {
+        **view, "rgb": crop.rgb, "depth": crop.depth_m, "mask": crop_mask(np.asarray(view["mask"]) > 0, crop),
+        "K": crop.K_crop,
+    }
 
 
 def reference_frame(view: View) -> SimilarityPose:

@@ -27,7 +27,7 @@ class CountingBackbone:
 def test_store_features_writes_each_shard_once(tmp_path: Path) -> None:
     for number in range(2):
         (tmp_path / f"shard_{number:05d}").mkdir()
-        np.save(tmp_path / f"shard_{number:05d}" / "rgb.npy", np.full((3, 128, 128, 3), 90, np.uint8))
+        np.save(tmp_path / f"shard_{number:05d}" / "rgb.npy", np.full((3, 256, 256, 3), 90, np.uint8))
     (tmp_path / "shard_00002.partial").mkdir()
     backbone, lines = CountingBackbone(), list[str]()
     assert store_features(tmp_path, "mean", backbone, lines.append) == 3  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from nocsfm_ros.geometry.transforms import rotation_angle_deg
-from nocsfm_ros.training.pairs import Drops, PairSampler, nearest_symmetry
+from nocsfm_ros.training.pairs import Drops, PairSampler, flow_view, nearest_symmetry
 
 SIDE = 32
 K = np.array([[60.0, 0, 15.5], [0, 60.0, 15.5], [0, 0, 1.0]])
@@ -46,7 +46,7 @@ def test_make_gives_the_same_coordinates_to_the_same_plate_point_in_both_views()
     frame = batch.frame[0]
     point_plate = np.array([0.03, -0.02, 0.0, 1.0])
     expected = np.linalg.inv(frame.T_cam_obj) @ T_ref @ point_plate
-    pixel = K @ (T_live @ point_plate)[:3]
+    pixel = flow_view(sampler.views[1])["K"] @ (T_live @ point_plate)[:3]
     u, v = np.rint(pixel[:2] / pixel[2]).astype(int)
     error = batch.nocs[0, :, v, u].numpy() * frame.scale_m - expected[:3]
     assert np.linalg.norm(error) < 0.5 / 60  # half a pixel at half a metre
