@@ -19,8 +19,8 @@ from nocsfm_ros.flow.conditions import (
     reference_cells,
     reference_condition,
 )
-from nocsfm_ros.flow.velocity import HINT_CHANNELS
 from nocsfm_ros.flow.model import CROP_SIDE
+from nocsfm_ros.flow.velocity import HINT_CHANNELS
 from nocsfm_ros.geometry.crops import R_ray_cam, crop_frame, crop_mask
 from nocsfm_ros.geometry.nocs import anchored_frame
 from nocsfm_ros.training.augmentation import augment_depth, augment_picture
