@@ -99,7 +99,7 @@ class RegistrationConfig:
     )
     icp_voxel_m: float = _tunable(0.004, "grid on which clouds are thinned before ICP", unit="m", low=0.0005, high=0.1)
     icp_distance: float = _tunable(
-        0.08, "first correspondence radius of ICP as a share of scale_m; the second pass takes a third of it",
+        0.15, "first correspondence radius of ICP as a share of scale_m; two more passes take a third and a seventh",
         low=0.005, high=0.5,
     )
     inlier_distance: float = _tunable(
