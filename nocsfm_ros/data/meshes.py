@@ -23,6 +23,7 @@ MAX_FACES = 45_000
 TEXTURE_SIZE = 256
 HELDOUT_LIST = Path(__file__).with_name("heldout_meshes.txt")
 CONTINUOUS = 0
+BLUR_SAMPLES, SAME_COLOUR = 16, 0.06  # of 4000 on the surface; of the range of a channel
 
 
 @dataclass(frozen=True)
@@ -132,23 +133,32 @@ def heldout_names() -> frozenset[str]:
 
 
 def symmetry_fold(mesh: Mesh, tolerance: float = 0.012) -> int:
-    """Symmetry about y by chamfer distance of surface samples carrying their colour (so that a print breaks
-    it).
+    """Symmetry about y of shape and look: chamfer distance of surface samples, and the mean colours around them.
+
+    Colours are compared blurred: stripes around a bottle leave it a surface of revolution, a word on it does not.
 
     Returns:
         0 continuous, 4 or 2 discrete, 1 none.
     """
     points, colours = surface_samples(mesh, 4000, np.random.default_rng(0))
-    tree = cKDTree(np.hstack([points, 0.3 * colours]))
-    floor = float(tree.query(np.hstack([points, 0.3 * colours]), k=2)[0][:, 1].mean())
+    tree = cKDTree(points)
+    floor = float(tree.query(points, k=2)[0][:, 1].mean())
+
+    def look(at: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        distance, index = tree.query(at, k=BLUR_SAMPLES)
+        return distance[:, 0], colours[index].mean(axis=1)
+
+    blurred = look(points)[1]
 
     def is_same(angle_deg: float) -> bool:
         c, s = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
-        turned = points @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]).T
-        distance = tree.query(np.hstack([turned, 0.3 * colours]))[0]
+        distance, turned = look(points @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]).T)
+        change = np.abs(turned - blurred).max(axis=1)
         return bool(
             distance.mean() < floor + tolerance / 2
             and np.percentile(distance, 98) < 3 * floor + 2 * tolerance
+            and change.mean() < SAME_COLOUR
+            and np.percentile(change, 95) < 3 * SAME_COLOUR
         )
 
     if all(is_same(angle) for angle in (17.0, 51.0, 111.0, 200.0)):
