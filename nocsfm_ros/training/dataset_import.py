@@ -7,6 +7,7 @@ scenes it is that of the coordinate map under the instance's pose, of BOP scenes
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -182,10 +183,10 @@ def _list_frames(job: ImportJob) -> tuple[list[FrameId], list[str], Counter[str]
 
 
 def _split_of(scene: Path) -> str | None:
-    folder = scene.resolve().parent.name.lower()
-    if "train" in folder:
+    words = re.findall("[a-z]+", scene.resolve().parent.name.lower())  # real_train, train_pbr, test_primesense, val
+    if any(word.startswith("train") for word in words):
         return "train"
-    return "test" if "test" in folder or "val" in folder else None
+    return "test" if any(word.startswith(("test", "val")) for word in words) else None
 
 
 def _claim(job: ImportJob, num_frames: int) -> None:
