@@ -122,9 +122,14 @@ def test_instances_and_frames_that_cannot_be_used_are_counted(tmp_path: Path, in
     write_frame(scene, "0003", [MUG])
     (scene / "0003_mask.png").unlink()
 
+    write_frame(scene, "0004", [MUG])
+    coord = np.array(cv2.imread(str(scene / "0004_coord.png")))
+    coord[:, : int(np.median(np.nonzero(seen(MUG, NOCS_REAL_K)[0])[1]))] = 0  # half of them are wrong
+    cv2.imwrite(str(scene / "0004_coord.png"), coord)
+
     assert import_views(ImportJob(tmp_path, tmp_path / "out")) == {
         "views": 1, "instances that are too small": 1, "frames that cannot be read": 2,
-        "instances whose depth and coordinate map do not agree": 1,
+        "instances whose depth and coordinate map do not agree": 2,
     }
 
 
