@@ -1,4 +1,4 @@
-"""The command `nocsfm`: track, render, train, evaluate. Exit codes: 0 done, 2 user error, 130 Ctrl-C."""
+"""The command `nocsfm`: track, render, import, train, evaluate. Exit codes: 0 done, 2 user error, 130 Ctrl-C."""
 
 from __future__ import annotations
 
@@ -23,6 +23,13 @@ What the object is in the reference, in this order: --reference-mask (or the sou
 stands in front of the plane behind it (in the box, or in the whole picture); else the whole box or picture.
 
 DIR gets tracks.jsonl (one line per frame and object, poses in metres) and overlay.mp4."""
+
+IMPORT_HELP = """SOURCE is a folder with scenes at or below it:
+  CAMERA25, REAL275   real_train/scene_1, train/00000 ... or Real/train/scene_1, CAMERA/train/00000 ..., or one scene
+                      0000_color.png _depth.png _mask.png _coord.png _meta.txt
+  BOP                 train_pbr/000000 ... with mask_visib/ and scene_gt.json, and models/models_info.json
+
+DIR gets what `nocsfm render --out` writes; `nocsfm train --data DIR` takes it. Mind the data sets' licences."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="nocsfm", description="6D pose of any object from one reference picture."
     )
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="track | render | train | evaluate"
+        dest="command", required=True, metavar="track | render | import | train | evaluate"
     )
     _add_track(
         commands.add_parser(
@@ -63,6 +70,15 @@ def build_parser() -> argparse.ArgumentParser:
         )
     )
     _add_render(commands.add_parser("render", help="make training views, or the demo sequence"))
+    _add_import(
+        commands.add_parser(
+            "import",
+            help="make training views from CAMERA25, REAL275 or BOP",
+            description="Make training views from CAMERA25, REAL275 or BOP.",
+            epilog=IMPORT_HELP,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
     _add_train(commands.add_parser("train", help="train the autoencoder, then the flow"))
     _add_evaluate(commands.add_parser("evaluate", help="measure weights on views never trained on"))
     return parser
@@ -131,11 +147,23 @@ def _add_render(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_run_import)
+    parser.add_argument("source", type=Path, metavar="SOURCE")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="training views in shards; resumes by shard"
+    )
+    split_help = "by the name of the scenes' folder; test is also val"
+    parser.add_argument("--split", default="train", choices=("train", "test"), help=split_help)
+    parser.add_argument("--stride", type=_positive, default=1, metavar="N", help="every N-th frame")
+    parser.add_argument("--workers", type=_positive, default=2, metavar="N")
+
+
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_train)
     parser.add_argument("model", choices=("autoencoder", "flow"))
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="what `nocsfm render --out` wrote"
+        "--data", type=Path, required=True, metavar="DIR", help="what `nocsfm render` or `import` wrote"
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="weights, log and resume state"
@@ -180,6 +208,16 @@ def _run_render(options: argparse.Namespace) -> None:
     cache = options.cache or DEFAULT_CACHE
     job = RenderJob(options.out, cache, options.clusters, options.split, options.seed)
     render_views(job, options.workers, lambda done, total: print(f"{done}/{total} shards", flush=True))
+
+
+def _run_import(options: argparse.Namespace) -> None:
+    from nocsfm_ros.training.dataset_import import ImportJob, import_views
+
+    job = ImportJob(options.source, options.out, options.split, options.stride)
+    counts = import_views(job, options.workers, lambda done, total: print(f"{done}/{total} shards", flush=True))
+    print(f"{counts.pop('views')} views")
+    for reason, count in counts.items():
+        print(f"left out: {count} {reason}")
 
 
 def _run_train(options: argparse.Namespace) -> None:

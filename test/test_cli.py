@@ -209,6 +209,7 @@ def test_track_unknown_source_is_a_user_error(tmp_path: Path, capsys: pytest.Cap
     [
         ["render", "--out", "o", "--clusters", "7", "--seed", "2"],
         ["render", "--demo", "d"],
+        ["import", "s", "--out", "o", "--split", "test", "--stride", "5"],
         ["train", "autoencoder", "--data", "d", "--out", "o", "--hours", "0.5", "--resume"],
         ["train", "flow", "--data", "d", "--out", "o", "--hours", "1"],
         ["evaluate", "--data", "d", "--out", "o"],
@@ -225,6 +226,7 @@ def test_parser_knows_every_subcommand(arguments: list[str]) -> None:
         ["track", "s"],
         ["render"],
         ["render", "--out", "o", "--demo", "d"],
+        ["import", "s"],
         ["train", "mesh"],
         ["track", "s", "--reference", "r", "--out", "o", "--reference-box", "1,2,3"],
         ["track", "s", "--reference", "r", "--out", "o", "--stride", "0"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ PLAIN_MASK_FOLDERS = ("masks", "mask", "semantic", "instance")
 PLAIN_CAMERA_FILES = ("camera.json", "cam_K.txt")
 NOCS_REAL_K = np.array([[591.0125, 0, 322.525], [0, 590.16775, 244.11084], [0, 0, 1]])
 NOCS_CAMERA_K = np.array([[577.5, 0, 319.5], [0, 577.5, 239.5], [0, 0, 1]])
+NOCS_COLOUR = "_color.png"
 NOCS_BACKGROUND = 255
 NOCS_CAMERA_NO_DEPTH = 32001
 
@@ -136,7 +138,7 @@ class BopScene(PictureFolder):
     def _read_entries(self) -> list[Entry]:
         cameras = self._read_json("scene_camera.json")
         gt = self._read_json("scene_gt.json") if (self.path / "scene_gt.json").is_file() else {}
-        self._objects = {int(image): [int(item["obj_id"]) for item in items] for image, items in gt.items()}
+        self._gt: dict[int, list[dict[str, Any]]] = {int(image): items for image, items in gt.items()}
         by_number = {int(image): facts for image, facts in cameras.items()}
 
         def camera_of(stem: str) -> tuple[Float64Array, float]:
@@ -155,18 +157,22 @@ class BopScene(PictureFolder):
         """BOP object ids with a mask in this frame, each once."""
         if not (self.path / "mask_visib").is_dir():
             return []
-        return sorted(set(self._objects.get(int(self.name(index)), [])))
+        return sorted({int(item["obj_id"]) for item in self._items(index)})
 
     def mask(self, index: int, object_number: int) -> BoolArray | None:
         """The visible mask of the first instance of an object id that can be seen."""
-        image = int(self.name(index))
-        for instance, obj_id in enumerate(self._objects.get(image, [])):
-            file = self.path / "mask_visib" / f"{image:06d}_{instance:06d}.png"
-            if obj_id == object_number and file.is_file():
-                mask = pictures.read_labels(file) > 0
-                if mask.any():
-                    return mask
+        for instance, item in enumerate(self._items(index)):
+            mask = self._instance_mask(index, instance) if int(item["obj_id"]) == object_number else None
+            if mask is not None and mask.any():
+                return mask
         return None
+
+    def _items(self, index: int) -> list[dict[str, Any]]:
+        return self._gt.get(int(self.name(index)), [])
+
+    def _instance_mask(self, index: int, instance: int) -> BoolArray | None:
+        file = self.path / "mask_visib" / f"{int(self.name(index)):06d}_{instance:06d}.png"
+        return pictures.read_labels(file) > 0 if file.is_file() else None
 
     def _read_json(self, name: str) -> dict[str, Any]:
         try:
@@ -187,29 +193,38 @@ class NocsScene(PictureFolder):
 
     CAMERA depth knows only the pasted objects; where the composed depth of the whole scene lies beside the
     data set (camera_full_depths/<split>/<scene>/NNNN_composed.png) or in the scene folder, it is taken.
+
+    Attributes:
+        is_camera: the scene is of CAMERA, not of REAL275.
     """
 
     def _read_entries(self) -> list[Entry]:
-        colours = sorted(self.path.glob("*_color.png"))
+        colours = sorted(self.path.glob(f"*{NOCS_COLOUR}"))
+        self.is_camera = self._has_camera_depth()
+        K = NOCS_CAMERA_K if self.is_camera else NOCS_REAL_K
         entries = []
         for order, colour in enumerate(colours):
-            name = colour.name[: -len("_color.png")]
+            name = colour.name[: -len(NOCS_COLOUR)]
             depth = self._depth_file(name)
             if depth.is_file():
-                K = NOCS_CAMERA_K if self._is_camera(name) else NOCS_REAL_K
                 entries.append(Entry(name, colour, depth, K, pictures.MILLIMETRE, order))
         self._note_skipped(len(colours) - len(entries))
         return entries
 
     def _depth_file(self, name: str) -> Path:
         tail = Path(self.path.parent.name, self.path.name, f"{name}_composed.png")
-        roots = [root / "camera_full_depths" / tail for root in self.path.resolve().parents[1:3]]
-        composed = [self.path / tail.name, *roots]
+        beside = [root / "camera_full_depths" / tail for root in self._roots()]
+        composed = [self.path / tail.name, *beside]
         return next((file for file in composed if file.is_file()), self.path / f"{name}_depth.png")
 
-    def _is_camera(self, name: str) -> bool:
-        # Only CAMERA's own depth has four 8-bit channels: the file itself says which camera it is.
-        raw = cv2.imread(str(self.path / f"{name}_depth.png"), cv2.IMREAD_UNCHANGED)
+    def _roots(self) -> list[Path]:
+        """Where the data set's other folders may lie: beside real_test/ and train/, or beside Real/ and CAMERA/."""
+        return list(self.path.resolve().parents[1:3])
+
+    def _has_camera_depth(self) -> bool:
+        # Only CAMERA's own depth has several 8-bit channels: the scene's first one says which camera it is.
+        first = min(self.path.glob("*_depth.png"), default=None)
+        raw = None if first is None else cv2.imread(str(first), cv2.IMREAD_UNCHANGED)
         return raw is not None and raw.ndim == 3
 
     def _depth_m(self, entry: Entry) -> Float32Array:
@@ -230,3 +245,13 @@ class NocsScene(PictureFolder):
             return None
         labels = pictures.read_labels(file)
         return np.where(labels == NOCS_BACKGROUND, 0, labels)
+
+
+def scene_folders(root: Path) -> list[Path]:
+    """The NOCS and BOP scenes at or below a folder, in the order people count; those of no kind known are passed by."""
+    scenes = []
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        if "scene_camera.json" in files or any(name.endswith(NOCS_COLOUR) for name in files):
+            scenes.append(Path(folder))
+            subfolders.clear()
+    return sorted(scenes, key=lambda scene: [pictures.natural_key(part) for part in scene.parts])

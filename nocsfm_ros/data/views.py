@@ -28,6 +28,9 @@ CROP_SIZE = 256
 VIEWS_PER_CLUSTER = 6
 NUM_SURFACES = 64
 DEPTH_UNIT_M = 1e-4
+MAX_DEPTH_M = 6.5
+MARGINS = (1.15, 1.9)  # a crop's side over the longer side of the target's box
+MAX_SHIFT = 0.12  # of the crop's middle from the box's, as a share of its side
 _PROBE = 96
 FIELDS: dict[str, tuple[tuple[int, ...], str]] = {
     "rgb": ((CROP_SIZE, CROP_SIZE, 3), "uint8"),
@@ -71,7 +74,7 @@ class ViewDataset:
                 f"rendered views in {folder}",
                 got="no shard",
                 expected="shard_00000 and more",
-                mend=f"nocsfm render --out {folder}",
+                mend=f"nocsfm render --out {folder}, or nocsfm import",
             )
         self.shards = [
             {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in (*FIELDS, *extra)} for path in shards
@@ -164,10 +167,10 @@ def render_crop(
     rows, columns = np.nonzero(is_seen)
     box = np.array([[columns.min() - 0.5, rows.min() - 0.5], [columns.max() + 0.5, rows.max() + 0.5]])
     low, high = (box - A_probe[:2, 2]) / A_probe[0, 0]
-    side = float((high - low).max()) * rng.uniform(1.15, 1.9)
+    side = float((high - low).max()) * rng.uniform(*MARGINS)
     if side < 16:
         return None
-    A = crop_matrix((low + high) / 2 + rng.uniform(-0.12, 0.12, 2) * side, side, CROP_SIZE)
+    A = crop_matrix((low + high) / 2 + rng.uniform(-MAX_SHIFT, MAX_SHIFT, 2) * side, side, CROP_SIZE)
     return _picture_of(renderer, scene, A, side) | {
         "K": A @ scene.K,
         "T_cam_obj": T_cam_obj,
@@ -204,12 +207,27 @@ def _picture_of(renderer: Renderer, scene: Scene, A_crop_image: Float64Array, si
         native = cv2.resize(rgb, (round(side), round(side)), interpolation=cv2.INTER_AREA)
         rgb = cv2.resize(native, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
     inside = inside_frame(A_crop_image, CROP_SIZE)
-    depth = np.where(inside & (picture.depth_m < 6.5), picture.depth_m / DEPTH_UNIT_M + 0.5, 0)
     return {
         "rgb": rgb * inside[..., None],
-        "depth": depth.astype(np.uint16),
+        "depth": stored_depth(picture.depth_m) * inside,
         "mask": np.where(inside & (picture.instance == TARGET), 255, 0).astype(np.uint8),
     }
+
+
+def stored_depth(depth_m: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint16]:
+    """Metres as a view keeps them; what is further than MAX_DEPTH_M becomes 0 = none."""
+    near = np.isfinite(depth_m) & (depth_m < MAX_DEPTH_M)
+    return np.where(near, depth_m / DEPTH_UNIT_M + 0.5, 0).astype(np.uint16)
+
+
+def save_shard(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    """Write the FIELDS of some views, complete or not at all."""
+    partial_path = path.with_suffix(".partial")
+    shutil.rmtree(partial_path, ignore_errors=True)
+    partial_path.mkdir()
+    for name, array in arrays.items():
+        np.save(partial_path / f"{name}.npy", array)
+    partial_path.rename(path)
 
 
 def _shard_path(job: RenderJob, index: int) -> Path:
@@ -228,12 +246,7 @@ def _render_shard(job: RenderJob, index: int) -> None:
         for number, view in enumerate(render_cluster(rng, library, renderer, heldout)):
             for name, value in (view | {"cluster": cluster}).items():
                 arrays[name][(cluster - first) * VIEWS_PER_CLUSTER + number] = value
-    partial_path = _shard_path(job, index).with_suffix(".partial")
-    shutil.rmtree(partial_path, ignore_errors=True)
-    partial_path.mkdir()
-    for name, array in arrays.items():
-        np.save(partial_path / f"{name}.npy", array)
-    partial_path.rename(_shard_path(job, index))
+    save_shard(_shard_path(job, index), arrays)
 
 
 _renderers: dict[int, Renderer] = {}
