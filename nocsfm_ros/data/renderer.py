@@ -159,7 +159,7 @@ class Renderer:
         clip = clip_from_cam(K, size_wh, step)
         self._program["clip_from_cam"] = _column_major(clip)
         self._shadow_map.use(1)
-        for index in np.flatnonzero(_is_in_view(clip, bounds)):
+        for index in _in_view(clip, bounds):
             uploaded = self._bind(items, index)
             is_printed = items[index].print_layer >= 0
             (self._surfaces if is_printed else uploaded.textures or self._no_texture).use(0)
@@ -176,8 +176,8 @@ class Renderer:
         framebuffer.use()
         framebuffer.clear()
         self._plain["clip_from_cam"] = _column_major(clip)
-        in_view = np.flatnonzero(_is_in_view(clip, bounds))
-        for half, shown in enumerate((in_view[in_view < count], in_view)):
+        in_view = _in_view(clip, bounds)
+        for half, shown in enumerate(([index for index in in_view if index < count], in_view)):
             framebuffer.viewport = (half * width, 0, width, height)
             for index in shown:
                 self._bind(items, index).plain.render()
@@ -201,14 +201,14 @@ class Renderer:
         return bounds
 
     def _bind(self, items: list[Item], index: int) -> _Uploaded:
-        self._blocks.bind_to_uniform_block(0, offset=int(index) * BLOCK_BYTES, size=4 * ITEM_FLOATS)
+        self._blocks.bind_to_uniform_block(0, offset=index * BLOCK_BYTES, size=4 * ITEM_FLOATS)
         return self._upload(items[index].mesh)
 
     def _draw_shadows(self, items: list[Item], bounds: Float64Array, shadow_from_cam: Float64Array) -> None:
         self._shadow_buffer.use()
         self._shadow_buffer.clear()
         self._plain["clip_from_cam"] = _column_major(shadow_from_cam)
-        for index in np.flatnonzero(_is_in_view(shadow_from_cam, bounds)):
+        for index in _in_view(shadow_from_cam, bounds):
             if items[index].casts_shadow:
                 self._bind(items, index).plain.render()
 
@@ -274,11 +274,12 @@ def _drawing_order(item: Item) -> tuple[bool, float]:
     return not item.casts_shadow, float(item.T_cam_obj[2, 3])
 
 
-def _is_in_view(clip_from_cam: Float64Array, bounds: Float64Array) -> npt.NDArray[np.bool_]:
-    """(N,) bool: spheres (N, 4) that a projection's four sides and near and far planes do not rule out."""
+def _in_view(clip_from_cam: Float64Array, bounds: Float64Array) -> list[int]:
+    """Numbers of the spheres (N, 4) that no plane of a projection, four sides, near and far, rules out."""
     planes = np.concatenate([clip_from_cam[3] + clip_from_cam[:3], clip_from_cam[3] - clip_from_cam[:3]])
     planes /= np.linalg.norm(planes[:, :3], axis=1, keepdims=True)
-    return np.asarray((bounds[:, :3] @ planes[:, :3].T + planes[:, 3] > -bounds[:, 3:]).all(axis=1))
+    is_in_view = (bounds[:, :3] @ planes[:, :3].T + planes[:, 3] > -bounds[:, 3:]).all(axis=1)
+    return list(np.flatnonzero(is_in_view).tolist())
 
 
 def clip_from_cam(K: Float64Array, size_wh: tuple[int, int], step: int = 1) -> Float64Array:

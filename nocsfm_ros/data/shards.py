@@ -62,8 +62,10 @@ class Progress:
     views_per_s: float
 
     def __str__(self) -> str:
-        left_s = (self.total - self.done) / self.views_per_s if self.views_per_s else float("nan")
-        return f"{self.done}/{self.total} views, {self.views_per_s:.0f} views/s, {left_s / 60:.1f} min left"
+        if not self.views_per_s:
+            return f"{self.done}/{self.total} views"
+        left_min = (self.total - self.done) / self.views_per_s / 60
+        return f"{self.done}/{self.total} views, {self.views_per_s:.0f} views/s, {left_min:.1f} min left"
 
 
 def render_views(job: RenderJob, workers: int = 2, on_progress: Callable[[Progress], None] = lambda _: None) -> None:
