@@ -203,11 +203,11 @@ def _run_render(options: argparse.Namespace) -> None:
         render_demo(options.demo)
         return
     from nocsfm_ros.data.catalogue import DEFAULT_CACHE
-    from nocsfm_ros.data.views import RenderJob, render_views
+    from nocsfm_ros.data.shards import RenderJob, render_views
 
     cache = options.cache or DEFAULT_CACHE
     job = RenderJob(options.out, cache, options.clusters, options.split, options.seed)
-    render_views(job, options.workers, lambda done, total: print(f"{done}/{total} shards", flush=True))
+    render_views(job, options.workers, lambda progress: print(progress, flush=True))
 
 
 def _run_import(options: argparse.Namespace) -> None:

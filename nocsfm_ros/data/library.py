@@ -17,7 +17,7 @@ from nocsfm_ros.data.shapes import procedural_mesh
 from nocsfm_ros.errors import NocsfmError
 
 TRAIN_SEEDS, TEST_SEEDS = range(400), range(100_000, 100_080)
-_CACHE_VERSION = "meshes-1"
+_CACHE_VERSION = "meshes-2"
 _log = logging.getLogger(__name__)
 
 
@@ -56,9 +56,10 @@ class MeshLibrary:
     def hull(self, index: int) -> npt.NDArray[np.float64]:
         """(M, 3) the mesh's outermost vertices in 256 directions: enough for boxes and contacts."""
         if index not in self._hulls:
-            vertices = self.mesh(index).vertices.astype(np.float64)
-            directions = np.random.default_rng(0).normal(size=(256, 3))
-            self._hulls[index] = vertices[np.unique(np.argmax(vertices @ directions.T, axis=0))]
+            vertices = self.mesh(index).vertices
+            directions = np.random.default_rng(0).normal(size=(256, 3)).astype(np.float32)
+            outermost = np.unique(np.argmax(directions @ vertices.T, axis=1))
+            self._hulls[index] = vertices[outermost].astype(np.float64)
         return self._hulls[index]
 
     def indices(self, heldout: bool, procedural: bool) -> npt.NDArray[np.int64]:

@@ -21,6 +21,7 @@ from nocsfm_ros.errors import FrameError
 
 MAX_FACES = 45_000
 TEXTURE_SIZE = 256
+FINE_CELL, COARSE_CELL = 1 / 256, 1 / 64  # of the diagonal; a crop is about 256 pixels wide
 HELDOUT_LIST = Path(__file__).with_name("heldout_meshes.txt")
 CONTINUOUS = 0
 BLUR_SAMPLES, SAME_COLOUR = 16, 0.06  # of 4000 on the surface; of the range of a channel
@@ -102,12 +103,19 @@ def load_catalogue_mesh(entry: CatalogueEntry) -> Mesh:
             )
         folder = posixpath.dirname(entry.member)
         colours, layers, textures = _read_materials(archive, folder, obj)
-    arrays = _indexed(obj, colours, layers)
+    arrays = _clustered(_indexed(obj, colours, layers))
     arrays["textures"] = textures
     if entry.rotation is not None:
         R = np.array(entry.rotation).reshape(3, 3)
         arrays["vertices"], arrays["normals"] = arrays["vertices"] @ R.T, arrays["normals"] @ R.T
     return normalised(entry.name, arrays, entry.size_cm)
+
+
+def coarse_hull(mesh: Mesh) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """Vertices (N, 3) and faces (F, 3) without colour and detail under COARSE_CELL: for shadows and silhouettes."""
+    cell = np.round(mesh.vertices / COARSE_CELL).astype(np.int64)
+    inverse, count = _groups(cell)
+    return _means(mesh.vertices, inverse, count).astype(np.float32), _remapped(mesh.faces, inverse).astype(np.int32)
 
 
 def save_mesh(path: Path, mesh: Mesh) -> None:
@@ -250,6 +258,36 @@ def _indexed(obj: _Obj, colours: npt.NDArray[np.float64], layers: list[int]) -> 
         "layer": np.where(rows[:, 1] < 0, -1, layer),
         "faces": inverse.reshape(-1, 3),
     }
+
+
+def _clustered(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Merge vertices of one look, normal and cell of FINE_CELL: half of the vertices of CAD meshes, nothing seen."""
+    cell_size = FINE_CELL * np.linalg.norm(np.ptp(arrays["vertices"], axis=0))
+    look = np.column_stack([arrays["layer"], arrays["colour"] * 255, arrays["uv"] * 32])
+    look[:, 4:] *= arrays["layer"][:, None] >= 0
+    rows = np.column_stack([arrays["vertices"] / max(cell_size, 1e-12), arrays["normals"] * 3, look])
+    inverse, count = _groups(np.round(rows).astype(np.int64))
+    merged = {key: _means(arrays[key], inverse, count) for key in ("vertices", "normals", "uv", "colour", "layer")}
+    return merged | {"faces": _remapped(arrays["faces"], inverse)}
+
+
+def _groups(rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Group number (N,) of each row and the size (G,) of each group: equal rows are one group."""
+    _, inverse, count = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
+    return inverse.reshape(-1), count
+
+
+def _means(values: npt.NDArray[Any], inverse: npt.NDArray[np.int64], count: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    columns = values.reshape(len(values), -1).T
+    sums = np.stack([np.bincount(inverse, column, len(count)) for column in columns], axis=1)
+    return (sums / count[:, None]).reshape(-1, *values.shape[1:])
+
+
+def _remapped(faces: npt.NDArray[Any], inverse: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Faces (F, 3) between groups, without those that have shrunk to an edge or a point."""
+    grouped = inverse[faces]
+    a, b, c = grouped.T
+    return np.asarray(grouped[(a != b) & (b != c) & (c != a)])
 
 
 def _read_materials(

@@ -6,21 +6,22 @@ One camera convention only: x right, y down, z forward, an integer pixel coordin
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import moderngl
 import numpy as np
 import numpy.typing as npt
 
-from nocsfm_ros.data.meshes import TEXTURE_SIZE, Mesh
-from nocsfm_ros.data.shaders import FRAGMENT, SHADOW_FRAGMENT, SHADOW_VERTEX, VERTEX
+from nocsfm_ros.data.meshes import TEXTURE_SIZE, Mesh, coarse_hull
+from nocsfm_ros.data.shaders import FRAGMENT, ITEM_FLOATS, PLAIN_FRAGMENT, PLAIN_VERTEX, VERTEX
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.types import Float64Array
 
 NEAR_M, FAR_M = 0.05, 20.0
 SHADOW_SIZE = 256
 KEPT_MESHES = 700
+MAX_ITEMS, BLOCK_BYTES = 64, 256  # 256 is the largest alignment of uniform blocks that OpenGL allows
 
 
 @dataclass(frozen=True)
@@ -80,23 +81,21 @@ class Rendering:
 class _Target:
     framebuffer: moderngl.Framebuffer
     colour: moderngl.Texture
-    geometry: moderngl.Texture
+    depth: moderngl.Texture
 
 
 @dataclass
 class _Uploaded:
     shaded: moderngl.VertexArray
-    shadow: moderngl.VertexArray
+    plain: moderngl.VertexArray
     textures: moderngl.TextureArray | None
-    owned: list[moderngl.Buffer] = field(default_factory=list)
+    radius: float
+    buffers: list[moderngl.Buffer]
 
     def release(self) -> None:
-        self.shaded.release()
-        self.shadow.release()
-        for buffer in self.owned:
-            buffer.release()
-        if self.textures:
-            self.textures.release()
+        for owned in (self.shaded, self.plain, *self.buffers, self.textures):
+            if owned is not None:
+                owned.release()
 
 
 class Renderer:
@@ -121,9 +120,8 @@ class Renderer:
             ) from error
         self._context.enable(moderngl.DEPTH_TEST)
         self._program = self._context.program(vertex_shader=VERTEX, fragment_shader=FRAGMENT)
-        self._shadow_program = self._context.program(
-            vertex_shader=SHADOW_VERTEX, fragment_shader=SHADOW_FRAGMENT
-        )
+        self._plain = self._context.program(vertex_shader=PLAIN_VERTEX, fragment_shader=PLAIN_FRAGMENT)
+        self._blocks = self._context.buffer(reserve=MAX_ITEMS * BLOCK_BYTES, dynamic=True)
         self._surfaces = self._texture_array(surfaces)
         self._no_texture = self._texture_array(np.full((1, TEXTURE_SIZE, TEXTURE_SIZE, 4), 255, np.uint8))
         self._shadow_map = self._context.depth_texture((SHADOW_SIZE, SHADOW_SIZE))
@@ -140,92 +138,103 @@ class Renderer:
         K: Float64Array,
         size_wh: tuple[int, int],
         light: Light,
-        background: npt.ArrayLike = (0.5, 0.5, 0.5),
+        background: tuple[float, float, float] = (0.5, 0.5, 0.5),
         smooth: bool = True,
     ) -> Rendering:
-        """Draw `items` as the camera K of size_wh sees them.
+        """Draw `items`, at most MAX_ITEMS, as the camera K of size_wh sees them; shadows fall around the first.
 
         With `smooth` the colour is drawn at twice the size and filtered by [1 2 1] / 4 around each pixel
         centre; depth and ids are always single samples at the pixel centre (every second one of the pass).
         """
         step = 2 if smooth else 1
+        shadow_from_cam = _shadow_camera(items[0], light)
+        items = sorted(items, key=_drawing_order)
+        bounds = self._prepare(items)
+        if light.shadow > 0:
+            self._draw_shadows(items, bounds, shadow_from_cam)
         target = self._target((size_wh[0] * step, size_wh[1] * step))
-        shadow_from_cam = self._draw_shadows(items, light)
         target.framebuffer.use()
-        target.framebuffer.clear()
+        target.framebuffer.clear(*background, 0.0)
         self._set_light(light, shadow_from_cam)
-        self._program["clip_from_cam"] = _column_major(clip_from_cam(K, size_wh, step))
-        for item in sorted(
-            items, key=lambda item: not item.casts_shadow
-        ):  # walls last: most of them is hidden by then
-            self._draw(item)
-        return self._read(target, step, background)
+        clip = clip_from_cam(K, size_wh, step)
+        self._program["clip_from_cam"] = _column_major(clip)
+        self._shadow_map.use(1)
+        for index in _in_view(clip, bounds):
+            uploaded = self._bind(items, index)
+            is_printed = items[index].print_layer >= 0
+            (self._surfaces if is_printed else uploaded.textures or self._no_texture).use(0)
+            uploaded.shaded.render()
+        return self._read(target, step)
 
     def silhouettes(
         self, items: list[Item], K: Float64Array, size_wh: tuple[int, int], count: int
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """Instance ids (H, W) with only the first `count` items drawn, and with all: what occludes them."""
-        target = self._target(size_wh)
-        target.framebuffer.use()
-        target.framebuffer.clear()
-        self._program["clip_from_cam"] = _column_major(clip_from_cam(K, size_wh, 1))
-        pictures = []
-        for part in (items[:count], items[count:]):
-            for item in part:
-                self._draw(item)
-            pictures.append(self._read(target, 1).instance)
-        return pictures[0], pictures[1]
+        bounds = self._prepare(items)
+        (width, height), clip = size_wh, clip_from_cam(K, size_wh)
+        framebuffer = self._target((2 * width, height)).framebuffer
+        framebuffer.use()
+        framebuffer.clear()
+        self._plain["clip_from_cam"] = _column_major(clip)
+        in_view = _in_view(clip, bounds)
+        for half, shown in enumerate(([index for index in in_view if index < count], in_view)):
+            framebuffer.viewport = (half * width, 0, width, height)
+            for index in shown:
+                self._bind(items, index).plain.render()
+        framebuffer.viewport = (0, 0, 2 * width, height)
+        both = np.frombuffer(framebuffer.read(components=1), np.uint8).reshape(height, 2 * width)
+        return both[:, :width], both[:, width:]
 
-    def _draw(self, item: Item) -> None:
-        uploaded, program = self._upload(item.mesh), self._program
-        scale = np.broadcast_to(np.asarray(item.scale_m, np.float64), 3)
-        cam_from_mesh = item.T_cam_obj @ np.diag([*scale, 1.0])
-        program["cam_from_mesh"] = _column_major(cam_from_mesh)
-        program["normal_from_mesh"] = _column_major(item.T_cam_obj[:3, :3] @ np.diag(1.0 / scale))
-        program["metres"] = tuple(scale)
-        program["look"] = (float(item.print_layer), item.print_scale, *item.shininess)
-        program["tint"] = item.tint
-        program["instance"] = item.instance / 255.0
-        (self._surfaces if item.print_layer >= 0 else uploaded.textures or self._no_texture).use(0)
-        self._shadow_map.use(1)
-        uploaded.shaded.render()
+    def _prepare(self, items: list[Item]) -> Float64Array:
+        """Send the items' blocks; returns (N, 4) bounding spheres: centre in the camera and radius, metres."""
+        blocks = np.zeros((len(items), BLOCK_BYTES // 4), np.float32)
+        bounds = np.empty((len(items), 4))
+        for index, item in enumerate(items):
+            scale = np.broadcast_to(np.asarray(item.scale_m, np.float64), 3)
+            cam_from_mesh = item.T_cam_obj * (*scale, 1.0)
+            blocks[index, :16] = cam_from_mesh.T.ravel()
+            blocks[index, 16:ITEM_FLOATS] = (
+                *scale, item.print_scale, *item.tint, item.instance / 255.0, item.print_layer, *item.shininess, 0.0
+            )
+            bounds[index] = (*item.T_cam_obj[:3, 3], self._upload(item.mesh).radius * scale.max())
+        self._blocks.write(blocks.tobytes())
+        return bounds
 
-    def _draw_shadows(self, items: list[Item], light: Light) -> Float64Array:
-        casting = [item for item in items if item.casts_shadow]
-        if not casting or light.shadow <= 0:
-            return np.zeros((4, 4))
-        shadow_from_cam = _shadow_camera(casting[0], light)
+    def _bind(self, items: list[Item], index: int) -> _Uploaded:
+        self._blocks.bind_to_uniform_block(0, offset=index * BLOCK_BYTES, size=4 * ITEM_FLOATS)
+        return self._upload(items[index].mesh)
+
+    def _draw_shadows(self, items: list[Item], bounds: Float64Array, shadow_from_cam: Float64Array) -> None:
         self._shadow_buffer.use()
         self._shadow_buffer.clear()
-        for item in casting:
-            scale = np.broadcast_to(np.asarray(item.scale_m, np.float64), 3)
-            cam_from_mesh = item.T_cam_obj @ np.diag([*scale, 1.0])
-            self._shadow_program["clip_from_mesh"] = _column_major(shadow_from_cam @ cam_from_mesh)
-            self._upload(item.mesh).shadow.render()
-        return shadow_from_cam
+        self._plain["clip_from_cam"] = _column_major(shadow_from_cam)
+        for index in _in_view(shadow_from_cam, bounds):
+            if items[index].casts_shadow:
+                self._bind(items, index).plain.render()
 
     def _set_light(self, light: Light, shadow_from_cam: Float64Array) -> None:
         self._program["to_sun"] = tuple(light.to_sun_cam)
         self._program["sun"] = light.colour
         self._program["ambient"] = light.ambient
-        self._program["fill_and_shadow"] = (light.fill, light.shadow if shadow_from_cam.any() else 0.0)
+        self._program["fill_and_shadow"] = (light.fill, light.shadow)
         self._program["shadow_from_cam"] = _column_major(shadow_from_cam)
 
     def _upload(self, mesh: Mesh) -> _Uploaded:
         if mesh.name in self._uploaded:
             self._uploaded.move_to_end(mesh.name)
             return self._uploaded[mesh.name]
-        rows = np.hstack([mesh.vertices, mesh.normals, mesh.uv, mesh.layer[:, None], mesh.colour]).astype(
-            "f4"
-        )
-        vertices = self._context.buffer(rows.tobytes())
+        rows = np.hstack([mesh.vertices, mesh.normals, mesh.uv, mesh.layer[:, None], mesh.colour])
+        vertices = self._context.buffer(rows.astype("f4").tobytes())
         indices = self._context.buffer(mesh.faces.astype("i4").tobytes())
+        coarse_vertices, coarse_faces = coarse_hull(mesh)
+        coarse = [self._context.buffer(array.tobytes()) for array in (coarse_vertices, coarse_faces)]
         names = ("in_position", "in_normal", "in_uv", "in_layer", "in_colour")
         uploaded = _Uploaded(
             self._context.vertex_array(self._program, [(vertices, "3f 3f 2f 1f 3f", *names)], indices),
-            self._context.vertex_array(self._shadow_program, [(vertices, "3f 36x", "in_position")], indices),
+            self._context.vertex_array(self._plain, [(coarse[0], "3f", "in_position")], coarse[1]),
             self._texture_array(mesh.textures) if len(mesh.textures) else None,
-            [vertices, indices],
+            float(np.linalg.norm(mesh.vertices, axis=1).max()),
+            [vertices, indices, *coarse],
         )
         self._uploaded[mesh.name] = uploaded
         if len(self._uploaded) > KEPT_MESHES:
@@ -243,25 +252,34 @@ class Renderer:
 
     def _target(self, size_wh: tuple[int, int]) -> _Target:
         if size_wh not in self._targets:
-            colour, geometry = (
-                self._context.texture(size_wh, 4),
-                self._context.texture(size_wh, 2, dtype="f4"),
-            )
-            buffer = self._context.framebuffer([colour, geometry], self._context.depth_renderbuffer(size_wh))
-            self._targets[size_wh] = _Target(buffer, colour, geometry)
+            colour, depth = self._context.texture(size_wh, 4), self._context.depth_texture(size_wh)
+            self._targets[size_wh] = _Target(self._context.framebuffer([colour], depth), colour, depth)
         return self._targets[size_wh]
 
-    def _read(self, target: _Target, step: int, background: npt.ArrayLike = (0.0, 0.0, 0.0)) -> Rendering:
+    def _read(self, target: _Target, step: int) -> Rendering:
         width, height = target.colour.size
         rgba = np.frombuffer(target.colour.read(), np.uint8).reshape(height, width, 4)
-        geometry = np.frombuffer(target.geometry.read(), np.float32).reshape(height, width, 2)[::step, ::step]
+        window = np.frombuffer(target.depth.read(), np.float32).reshape(height, width)[::step, ::step]
+        depth_m = np.where(window < 1, NEAR_M * FAR_M / (FAR_M - window * np.float32(FAR_M - NEAR_M)), np.float32(0))
+        instance = rgba[::step, ::step, 3].copy()
+        rgb = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
         if step == 2:
             kernel = np.array([0.25, 0.5, 0.25])
-            filtered = cv2.sepFilter2D(rgba, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
-            rgba = np.asarray(filtered[::2, ::2], np.uint8)
-        ground = np.multiply(255 - rgba[..., 3:], np.asarray(background, np.float32))
-        rgb = np.minimum(rgba[..., :3] + ground, 255).astype(np.uint8)
-        return Rendering(rgb, geometry[..., 0].copy(), (geometry[..., 1] * 255 + 0.5).astype(np.uint8))
+            rgb = cv2.sepFilter2D(rgb, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)[::2, ::2]
+        return Rendering(np.asarray(rgb, np.uint8), depth_m, instance)
+
+
+def _drawing_order(item: Item) -> tuple[bool, float]:
+    """Near things first, walls and tables last: most of them is hidden by then."""
+    return not item.casts_shadow, float(item.T_cam_obj[2, 3])
+
+
+def _in_view(clip_from_cam: Float64Array, bounds: Float64Array) -> list[int]:
+    """Numbers of the spheres (N, 4) that no plane of a projection, four sides, near and far, rules out."""
+    planes = np.concatenate([clip_from_cam[3] + clip_from_cam[:3], clip_from_cam[3] - clip_from_cam[:3]])
+    planes /= np.linalg.norm(planes[:, :3], axis=1, keepdims=True)
+    is_in_view = (bounds[:, :3] @ planes[:, :3].T + planes[:, 3] > -bounds[:, 3:]).all(axis=1)
+    return list(np.flatnonzero(is_in_view).tolist())
 
 
 def clip_from_cam(K: Float64Array, size_wh: tuple[int, int], step: int = 1) -> Float64Array:
@@ -282,7 +300,7 @@ def clip_from_cam(K: Float64Array, size_wh: tuple[int, int], step: int = 1) -> F
 
 
 def _shadow_camera(centre: Item, light: Light) -> Float64Array:
-    """Orthographic view along the sun of a cube three times as wide as the first casting item."""
+    """Orthographic view along the sun of a cube three times as wide as `centre`."""
     forward = -np.asarray(light.to_sun_cam, np.float64)
     right = np.cross(forward, [0.0, 0, 1] if abs(forward[2]) < 0.9 else [1.0, 0, 0])
     right /= np.linalg.norm(right)

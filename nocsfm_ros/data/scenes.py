@@ -8,17 +8,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
+from nocsfm_ros.data.hands import holding_hand
 from nocsfm_ros.data.library import MeshLibrary
 from nocsfm_ros.data.renderer import Item, Light
-from nocsfm_ros.data.shapes import capsule_mesh, plane_mesh
+from nocsfm_ros.data.shapes import plane_mesh
 from nocsfm_ros.data.textures import surface_texture
 from nocsfm_ros.types import Float64Array
 
 FRAME_WH = (640, 480)
 TARGET = 1
-MAX_CLUTTER_FACES = 6_000
 FLAT_SHARE, FLAT_DRAWS, FLAT_RATIO = 0.15, 20, 0.12  # flat: the thinnest side is under this share of the longest
-_PLANE, _FINGER = plane_mesh(), capsule_mesh()
+_PLANE = plane_mesh()
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def sample_scene(
 ) -> Scene:
     """One view of the target: turned by 0 to 45 deg from its base orientation, in surroundings of its own.
 
-    `crowded` False leaves fingers and occluders away.
+    `crowded` False leaves hands and occluders away.
     """
     K = np.array(
         [
@@ -112,8 +112,8 @@ def sample_scene(
         sun_side = up
     if rng.random() < 0.88:
         items.append(_wall(rng, hull_cam, num_surfaces))
-    if crowded and rng.random() < (0.25 if up is not None else 0.6):
-        items += _fingers(rng, library, target, T_cam_obj)
+    if crowded and rng.random() < (0.3 if up is not None else 0.6):
+        items += holding_hand(rng, hull_cam, up)
     if crowded and rng.random() < 0.3:
         items.append(_occluder(rng, library, target, hull_cam, heldout, num_surfaces))
     red, green, blue = rng.uniform(0, 1, 3)
@@ -232,11 +232,7 @@ def _surface(rng: np.random.Generator, T: Float64Array, side: float, num_surface
 
 
 def _random_clutter_mesh(rng: np.random.Generator, library: MeshLibrary, heldout: bool) -> int:
-    for _ in range(8):
-        index = int(rng.choice(library.indices(heldout, procedural=bool(rng.random() < 0.5))))
-        if len(library.mesh(index).faces) <= MAX_CLUTTER_FACES:
-            break
-    return index
+    return int(rng.choice(library.indices(heldout, procedural=bool(rng.random() < 0.5))))
 
 
 def _clutter(
@@ -275,33 +271,6 @@ def _clutter(
             items.append(
                 same if is_twin and rng.random() < 0.5 else _with_random_look(item, rng, num_surfaces, 0.15)
             )
-    return items
-
-
-def _fingers(
-    rng: np.random.Generator, library: MeshLibrary, target: Target, T_cam_obj: Float64Array
-) -> list[Item]:
-    """A hand of capsules: they touch the object at its outline and leave to one side."""
-    skin = np.array([0.95, 0.72, 0.6]) * rng.uniform(0.35, 1.15) * rng.uniform(0.9, 1.1, 3)
-    if rng.random() < 0.3:
-        skin = rng.uniform(0.1, 1.2, 3)  # gloves, grippers
-    red, green, blue = skin
-    contact = library.hull(target.index) * target.diagonal_m
-    side = Rotation.from_euler("z", rng.uniform(0, 360), degrees=True).apply([1.0, 0, rng.uniform(-0.6, 0.3)])
-    points = contact @ T_cam_obj[:3, :3].T + T_cam_obj[:3, 3]
-    anchor = points[np.argmax(points @ side + rng.normal(0, 0.2 * target.diagonal_m, len(points)))]
-    items = []
-    for _ in range(int(rng.integers(2, 6))):
-        inward = rng.uniform(0.0, 0.55) * target.diagonal_m
-        tip = anchor + rng.normal(0, 0.025, 3) - side * inward - np.array([0, 0, rng.uniform(-0.01, 0.03)])
-        direction = side + rng.normal(0, 0.25, 3)
-        direction /= np.linalg.norm(direction)
-        length, thickness = rng.uniform(0.07, 0.13), rng.uniform(0.012, 0.02)
-        T = np.eye(4)
-        T[:3, :3], T[:3, 3] = _frame_with_up(direction, rng), tip + direction * length * 0.5
-        items.append(
-            Item(_FINGER, T, (thickness / 0.24, length, thickness / 0.24), 250, tint=(red, green, blue))
-        )
     return items
 
 

@@ -1,78 +1,73 @@
-"""GLSL of the renderer."""
+"""GLSL of the renderer. ITEM is what both programs know of the thing they draw, one block per item."""
 
-VERTEX = """
-#version 330
-uniform mat4 clip_from_cam, cam_from_mesh, shadow_from_cam;
-uniform mat3 normal_from_mesh;
-uniform vec3 metres;
+ITEM_FLOATS = 28
+ITEM = """#version 330
+layout(std140) uniform Item {
+    mat4 cam_from_mesh;
+    vec4 metres;  // per mesh unit along its axes; repeats of the print per metre
+    vec4 paint;   // tint; instance / 255
+    vec4 look;    // layer of the print or -1, specular strength, specular exponent
+};
+"""
+
+VERTEX = ITEM + """
+uniform mat4 clip_from_cam;
 in vec3 in_position, in_normal, in_colour;
 in vec2 in_uv;
 in float in_layer;
-out vec3 cam, normal, colour, mesh_m, mesh_normal;
+out vec3 cam, normal;
 out vec2 uv;
-out vec3 shadow_at;
-flat out float layer;
+flat out vec4 base;  // colour; texture layer or -1
 void main() {
     vec4 point = cam_from_mesh * vec4(in_position, 1.0);
     cam = point.xyz;
-    normal = normal_from_mesh * in_normal;
-    mesh_m = in_position * metres;
-    mesh_normal = in_normal;
-    colour = in_colour;
-    uv = in_uv;
-    layer = in_layer;
-    shadow_at = (shadow_from_cam * point).xyz * 0.5 + 0.5;
+    normal = mat3(cam_from_mesh) * (in_normal / (metres.xyz * metres.xyz));
+    vec3 p = in_position * metres.xyz * metres.w;
+    vec3 a = abs(in_normal);  // box mapping of prints along the strongest axis of the normal
+    vec2 boxed = a.x > a.y && a.x > a.z ? p.zy : (a.y > a.z ? p.xz : p.xy);
+    uv = look.x >= 0.0 ? boxed : in_uv;
+    base = vec4(in_colour, look.x >= 0.0 ? look.x : in_layer);
     gl_Position = clip_from_cam * point;
 }
 """
 
-FRAGMENT = """
-#version 330
+FRAGMENT = ITEM + """
 uniform sampler2DArray pictures;
 uniform sampler2DShadow shadow_map;
-uniform vec3 to_sun, sun, ambient, tint;
+uniform mat4 shadow_from_cam;
+uniform vec3 to_sun, sun, ambient;
 uniform vec2 fill_and_shadow;
-uniform vec4 look;  // surface layer, repeats per metre, specular strength, specular exponent
-uniform float instance;
-in vec3 cam, normal, colour, mesh_m, mesh_normal;
+in vec3 cam, normal;
 in vec2 uv;
-in vec3 shadow_at;
-flat in float layer;
-layout(location = 0) out vec4 out_colour;
-layout(location = 1) out vec2 out_geometry;
+flat in vec4 base;
+out vec4 colour_and_instance;
 void main() {
-    // One fetch for both kinds of look: a software rasteriser pays for every branch of a texture choice.
-    vec3 a = abs(mesh_normal);  // box mapping along the strongest axis of the normal
-    vec2 boxed = look.y * (a.x > a.y && a.x > a.z ? mesh_m.zy : (a.y > a.z ? mesh_m.xz : mesh_m.xy));
-    bool printed = look.x >= 0.0;
-    vec4 texel = texture(pictures, vec3(printed ? boxed : uv, printed ? look.x : max(layer, 0.0)));
-    bool textured = printed || layer >= 0.0;
+    vec4 texel = texture(pictures, vec3(uv, max(base.w, 0.0)));
+    bool textured = base.w >= 0.0;
     if (textured && texel.a < 0.5) discard;
-    vec3 base = textured ? texel.rgb : colour;
     vec3 to_eye = normalize(-cam);
     vec3 n = normalize(normal);
     if (dot(n, to_eye) < 0.0) n = -n;
     float lit = max(dot(n, to_sun), 0.0);
-    float blocked = 0.0;
-    if (fill_and_shadow.y > 0.0 && all(greaterThan(shadow_at, vec3(0.0))) && all(lessThan(shadow_at,
-    vec3(1.0))))
-        blocked = fill_and_shadow.y
+    float unblocked = 1.0;
+    vec3 shadow_at = (shadow_from_cam * vec4(cam, 1.0)).xyz * 0.5 + 0.5;
+    if (fill_and_shadow.y > 0.0 && all(greaterThan(shadow_at, vec3(0.0))) && all(lessThan(shadow_at, vec3(1.0))))
+        unblocked -= fill_and_shadow.y
             * (1.0 - texture(shadow_map, shadow_at - vec3(0.0, 0.0, 0.006 + 0.01 * (1.0 - lit))));
-    float gloss = look.z * pow(max(dot(n, normalize(to_sun + to_eye)), 0.0), look.w);
-    vec3 light = ambient + fill_and_shadow.x * max(dot(n, to_eye), 0.0) + sun * lit * (1.0 - blocked);
-    out_colour = vec4(base * tint * light + sun * gloss * (1.0 - blocked), 1.0);
-    out_geometry = vec2(cam.z, instance);
+    float gloss = look.y * pow(max(dot(n, normalize(to_sun + to_eye)), 0.0), look.z);
+    vec3 light = ambient + fill_and_shadow.x * max(dot(n, to_eye), 0.0) + sun * lit * unblocked;
+    vec3 colour = (textured ? texel.rgb : base.rgb) * paint.rgb * light + sun * gloss * unblocked;
+    colour_and_instance = vec4(colour, paint.a);
 }
 """
 
-SHADOW_VERTEX = """
-#version 330
-uniform mat4 clip_from_mesh;
+PLAIN_VERTEX = ITEM + """
+uniform mat4 clip_from_cam;
 in vec3 in_position;
-void main() { gl_Position = clip_from_mesh * vec4(in_position, 1.0); }
+void main() { gl_Position = clip_from_cam * (cam_from_mesh * vec4(in_position, 1.0)); }
 """
 
-SHADOW_FRAGMENT = """
-#version 330
-void main() {}
+PLAIN_FRAGMENT = ITEM + """
+out float instance;
+void main() { instance = paint.a; }
 """

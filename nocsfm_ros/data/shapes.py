@@ -1,4 +1,4 @@
-"""Procedural table-top objects with printed labels: boxes, cans, bottles, bowls, mugs; and plain helpers."""
+"""Procedural table-top objects with prints: boxes, cans, bottles, bowls, mugs, laptops, cameras; plain helpers."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial.transform import Rotation
 
 from nocsfm_ros.data.meshes import TEXTURE_SIZE, Mesh, normalised
-from nocsfm_ros.data.textures import label_texture, random_colour, surface_texture
+from nocsfm_ros.data.textures import keyboard_texture, label_texture, random_colour, surface_texture
 
-KINDS = ("box", "box", "can", "bottle", "bowl", "mug", "mug", "blocks")
+KINDS = ("box", "box", "can", "bottle", "bowl", "mug", "mug", "blocks", "laptop", "camera")
+CAPSULE_RADIUS = 0.12
 Arrays = dict[str, Any]
 
 
@@ -21,7 +23,10 @@ def procedural_mesh(seed: int, words: tuple[str, ...] = (), kind: str | None = N
     rng = np.random.default_rng([20, seed])
     drawn = KINDS[rng.integers(len(KINDS))]
     kind = kind or drawn
-    builders = {"box": _box, "can": _can, "bottle": _bottle, "bowl": _bowl, "mug": _mug, "blocks": _blocks}
+    builders = {
+        "box": _box, "can": _can, "bottle": _bottle, "bowl": _bowl, "mug": _mug, "blocks": _blocks,
+        "laptop": _laptop, "camera": _camera,
+    }
     return normalised(f"procedural/{kind}_{seed:05d}", builders[kind](rng, words))
 
 
@@ -41,11 +46,11 @@ def plane_mesh() -> Mesh:
 
 
 def capsule_mesh() -> Mesh:
-    """A finger: a cylinder with round ends along y, length 1, radius 0.12 (to be scaled per axis)."""
+    """A finger: a cylinder with round ends along y, length 1, radius CAPSULE_RADIUS (to be scaled per axis)."""
     bend = np.linspace(0, np.pi / 2, 5)
     profile = [
-        *zip(0.12 * np.sin(bend), -0.38 - 0.12 * np.cos(bend), strict=True),
-        *zip(0.12 * np.cos(bend), 0.38 + 0.12 * np.sin(bend), strict=True),
+        *zip(CAPSULE_RADIUS * np.sin(bend), CAPSULE_RADIUS - 0.5 - CAPSULE_RADIUS * np.cos(bend), strict=True),
+        *zip(CAPSULE_RADIUS * np.cos(bend), 0.5 - CAPSULE_RADIUS + CAPSULE_RADIUS * np.sin(bend), strict=True),
     ]
     arrays = _revolved(np.array(profile), 16, layer=-1, colour=(0.8, 0.6, 0.5))
     return Mesh("capsule", **arrays, textures=_stack([]))
@@ -277,3 +282,52 @@ def _blocks(rng: np.random.Generator, words: tuple[str, ...]) -> Arrays:
         parts.append(part)
         pictures += [_picture(rng, words)] if printed else []
     return _joined(parts, pictures)
+
+
+def _laptop(rng: np.random.Generator, words: tuple[str, ...]) -> Arrays:
+    """Two slabs on a hinge, opened by 60 to 150 deg: keys on the lower one, a picture and a lid on the other."""
+    depth, thick, lid = rng.uniform(0.6, 0.8), rng.uniform(0.02, 0.06), rng.uniform(0.012, 0.03)
+    body = _colour(rng)
+    base = _cuboid(np.array([1.0, thick, depth]) / 2, [-1, -1, -1, 0, -1, -1], body)
+    screen = _cuboid(np.array([1.0, depth, lid]) / 2, [-1, -1, -1, -1, 2, 1], body)
+    screen = _moved(screen, np.eye(3), (0, depth / 2, 0))
+    leaning = Rotation.from_euler("x", 90 - rng.uniform(60, 150), degrees=True).as_matrix()
+    screen = _moved(screen, leaning, (0, thick / 2, -depth / 2))
+    lid_picture = np.full((TEXTURE_SIZE, TEXTURE_SIZE, 3), 255 * body, np.uint8)
+    shown = _picture(rng, words)
+    return _joined([base, screen], [keyboard_texture(rng, 255 * body), shown, _with_logo(lid_picture, shown)])
+
+
+def _with_logo(ground: npt.NDArray[np.uint8], picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """`ground` with a small piece of `picture` in its middle."""
+    middle = slice(TEXTURE_SIZE * 2 // 5, TEXTURE_SIZE * 3 // 5)
+    ground[middle, middle] = picture[middle, middle]
+    return ground
+
+
+def _camera(rng: np.random.Generator, words: tuple[str, ...]) -> Arrays:
+    """A body with a lens of one to three rings, a grip, a finder and a button; prints in front and behind."""
+    height, thick = rng.uniform(0.5, 0.8), rng.uniform(0.25, 0.5)
+    body, dark = _colour(rng), np.full(3, rng.uniform(0.03, 0.3))
+    lens_x, radius = rng.uniform(-0.15, 0.15), rng.uniform(0.17, 0.42) * height
+    parts = [_cuboid(np.array([1.0, height, thick]) / 2, [-1, -1, -1, -1, 0, 1], body)]
+    front = thick / 2
+    forward = Rotation.from_euler("x", 90, degrees=True).as_matrix()  # turned parts stand along y: now along z
+    for _ in range(int(rng.integers(1, 4))):
+        length = rng.uniform(0.05, 0.25)
+        ring = np.array([[radius, 0], [radius, length], [radius * 0.85, length], [0, length - 0.02]])
+        parts.append(_moved(_revolved(ring, 32, -1, dark), forward, (lens_x, 0, front)))
+        front, radius, dark = front + length, radius * rng.uniform(0.75, 0.95), _colour(rng) * 0.5
+    grip = _cuboid(np.array([0.08, 0.45 * height, 0.5 * thick]), [-1] * 6, dark)
+    finder = _cuboid(np.array([rng.uniform(0.1, 0.2), 0.1, 0.35 * thick]), [-1] * 6, body)
+    button = _revolved(np.array([[0.05, 0], [0.05, 0.05], [0, 0.05]]), 20, -1, _colour(rng))
+    parts += [
+        _moved(grip, np.eye(3), (-0.44, 0, 0.5 * thick)),
+        _moved(finder, np.eye(3), (lens_x, height / 2 + 0.05, 0)),
+        _moved(button, np.eye(3), (-0.35, height / 2, rng.uniform(-0.1, 0.1))),
+    ]
+    return _joined(parts, [_picture(rng, words), _picture(rng, words)])
+
+
+def _moved(part: Arrays, R: npt.NDArray[np.float64], t: npt.ArrayLike) -> Arrays:
+    return part | {"vertices": part["vertices"] @ R.T + np.asarray(t), "normals": part["normals"] @ R.T}

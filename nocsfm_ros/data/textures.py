@@ -72,6 +72,26 @@ def label_texture(rng: np.random.Generator, words: tuple[str, ...] = ()) -> Pict
     return canvas
 
 
+def keyboard_texture(rng: np.random.Generator, ground: npt.ArrayLike) -> Picture:
+    """(256, 256, 3) uint8 of the top of a laptop: five rows of keys with letters, a touch pad below them."""
+    image = np.empty((SIZE, SIZE, 3))
+    image[:] = ground
+    canvas = np.clip(image, 0, 255).astype(np.uint8)
+    key, ink = _ink(rng), _ink(rng)
+    columns, pitch = int(rng.integers(11, 16)), int(rng.integers(24, 31))
+    width = (SIZE - 16) / columns
+    for row in range(5):
+        for column in range(columns):
+            left, top = int(8 + column * width), 14 + row * pitch
+            cv2.rectangle(canvas, (left, top), (int(left + width - 4), top + pitch - 5), key, -1)
+            letter = _LETTERS[rng.integers(len(_LETTERS))]
+            cv2.putText(canvas, letter, (left + 3, top + 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, ink, 1, cv2.LINE_AA)
+    pad = int(rng.integers(30, 60))
+    top = 22 + 5 * pitch
+    cv2.rectangle(canvas, (SIZE // 2 - pad, top), (SIZE // 2 + pad, SIZE - 12), key, int(rng.choice([-1, 2])))
+    return canvas
+
+
 def octaves(rng: np.random.Generator, low: int, high: int) -> npt.NDArray[np.float64]:
     """(256, 256) value noise in [0, 1]: random grids of 2^low .. 2^(high-1) cells, each finer one weaker."""
     total = np.zeros((SIZE, SIZE))

@@ -1,15 +1,9 @@
-"""Crop views for training: rendering them in shards, reading them back."""
+"""Crop views for training: rendering one cluster of them, reading many back."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +11,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nocsfm_ros.data.library import MeshLibrary, build_cache
-from nocsfm_ros.data.meshes import write_mesh_list
+from nocsfm_ros.data.library import MeshLibrary
 from nocsfm_ros.data.renderer import Renderer
-from nocsfm_ros.data.scenes import FRAME_WH, TARGET, Scene, Target, sample_scene, sample_target, surface_pool
+from nocsfm_ros.data.scenes import FRAME_WH, TARGET, Scene, Target, sample_scene, sample_target
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.types import Float64Array
 
@@ -31,7 +24,7 @@ DEPTH_UNIT_M = 1e-4
 MAX_DEPTH_M = 6.5
 MARGINS = (1.15, 1.9)  # a crop's side over the longer side of the target's box
 MAX_SHIFT = 0.12  # of the crop's middle from the box's, as a share of its side
-_PROBE = 96
+_PROBE = 64
 FIELDS: dict[str, tuple[tuple[int, ...], str]] = {
     "rgb": ((CROP_SIZE, CROP_SIZE, 3), "uint8"),
     "depth": ((CROP_SIZE, CROP_SIZE), "uint16"),
@@ -55,7 +48,7 @@ class ViewDataset:
     diagonal_m, mesh index, cluster, symmetry fold about y (0 continuous) and the target's visible share.
 
     Args:
-        folder: what render_views wrote.
+        folder: what shards.render_views wrote.
         extra: further fields that something else has stored beside them as <name>.npy in every shard, as
             training.features does.
 
@@ -95,41 +88,6 @@ class ViewDataset:
         return np.concatenate([shard[name] for shard in self.shards])
 
 
-@dataclass(frozen=True)
-class RenderJob:
-    """What one folder of views is: `num_clusters` clusters of six views, `split` "train" or "test"."""
-
-    out: Path
-    cache: Path
-    num_clusters: int
-    split: str = "train"
-    seed: int = 0
-    clusters_per_shard: int = 500
-
-
-def render_views(
-    job: RenderJob, workers: int = 2, on_shard: Callable[[int, int], None] = lambda done, total: None
-) -> None:
-    """Render all shards that are not there yet; same seed, same pictures, however many workers.
-
-    Args:
-        job: what to render.
-        workers: processes.
-        on_shard: called with (shards done, shards in all).
-    """
-    library = build_cache(job.cache, workers)
-    job.out.mkdir(parents=True, exist_ok=True)
-    meshes = [(name, library.is_heldout[index]) for index, name in enumerate(library.names)]
-    write_mesh_list(job.out / "meshes.json", [(name, bool(held)) for name, held in meshes])
-    total = -(-job.num_clusters // job.clusters_per_shard)
-    missing = [index for index in range(total) if not _shard_path(job, index).exists()]
-    with ProcessPoolExecutor(max(1, min(workers, len(missing))), mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(partial(_render_shard, job), index) for index in missing]
-        for done, future in enumerate(as_completed(futures), start=total - len(missing) + 1):
-            future.result()
-            on_shard(done, total)
-
-
 def render_cluster(
     rng: np.random.Generator,
     library: MeshLibrary,
@@ -162,7 +120,7 @@ def render_crop(
     alone, seen = renderer.silhouettes(probe_items, A_probe @ scene.K, (_PROBE, _PROBE), 1)
     is_seen = (seen == TARGET) & inside_frame(A_probe, _PROBE)
     visible = float(is_seen.sum() / max((alone == TARGET).sum(), 1))
-    if is_seen.sum() < 60 or visible < (0.35 if rng.random() < 0.9 else 0.15):
+    if is_seen.sum() < 27 or visible < (0.35 if rng.random() < 0.9 else 0.15):
         return None
     rows, columns = np.nonzero(is_seen)
     box = np.array([[columns.min() - 0.5, rows.min() - 0.5], [columns.max() + 0.5, rows.max() + 0.5]])
@@ -217,7 +175,7 @@ def _picture_of(renderer: Renderer, scene: Scene, A_crop_image: Float64Array, si
 def stored_depth(depth_m: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint16]:
     """Metres as a view keeps them; what is further than MAX_DEPTH_M becomes 0 = none."""
     near = np.isfinite(depth_m) & (depth_m < MAX_DEPTH_M)
-    return np.where(near, depth_m / DEPTH_UNIT_M + 0.5, 0).astype(np.uint16)
+    return np.where(near, depth_m * np.float32(1 / DEPTH_UNIT_M) + 0.5, 0).astype(np.uint16)
 
 
 def save_shard(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
@@ -228,33 +186,3 @@ def save_shard(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
     for name, array in arrays.items():
         np.save(partial_path / f"{name}.npy", array)
     partial_path.rename(path)
-
-
-def _shard_path(job: RenderJob, index: int) -> Path:
-    return job.out / f"shard_{index:05d}"
-
-
-def _render_shard(job: RenderJob, index: int) -> None:
-    heldout = job.split == "test"
-    library, renderer = MeshLibrary(job.cache), _process_renderer(int(heldout))
-    first = index * job.clusters_per_shard
-    clusters = range(first, min(first + job.clusters_per_shard, job.num_clusters))
-    count = len(clusters) * VIEWS_PER_CLUSTER
-    arrays = {name: np.zeros((count, *shape), dtype) for name, (shape, dtype) in FIELDS.items()}
-    for cluster in clusters:
-        rng = np.random.default_rng([job.seed, int(heldout), cluster])
-        for number, view in enumerate(render_cluster(rng, library, renderer, heldout)):
-            for name, value in (view | {"cluster": cluster}).items():
-                arrays[name][(cluster - first) * VIEWS_PER_CLUSTER + number] = value
-    save_shard(_shard_path(job, index), arrays)
-
-
-_renderers: dict[int, Renderer] = {}
-
-
-def _process_renderer(pool_seed: int) -> Renderer:
-    """One context per process and set of surfaces: making one costs a second."""
-    if pool_seed not in _renderers:
-        os.environ.setdefault("LP_NUM_THREADS", "1")  # Mesa's software rasteriser: one core per worker
-        _renderers[pool_seed] = Renderer(surface_pool(pool_seed, NUM_SURFACES))
-    return _renderers[pool_seed]

@@ -18,8 +18,8 @@ from nocsfm_ros.errors import ConfigError
 def library(tmp_path_factory: pytest.TempPathFactory) -> MeshLibrary:
     """Procedural meshes only: the catalogue's list is empty."""
     cache = tmp_path_factory.mktemp("cache")
-    (cache / "meshes-1").mkdir()
-    (cache / "meshes-1" / "usable.txt").write_text("", encoding="utf-8")
+    (cache / "meshes-2").mkdir()
+    (cache / "meshes-2" / "usable.txt").write_text("", encoding="utf-8")
     library = MeshLibrary(cache)
     few = {False: library.indices(False, True)[:6], True: library.indices(True, True)[:6]}
     library.indices = lambda heldout, procedural: few[heldout]  # type: ignore[method-assign]
