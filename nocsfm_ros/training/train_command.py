@@ -21,12 +21,13 @@ OPTION_KEYS = {
 
 def run_train(options: argparse.Namespace, report: Callable[[str], None]) -> None:
     """Carry out `nocsfm train`. Raises ConfigError and CheckpointError."""
-    for state in options.out.glob("**/state.pt"):
-        if not options.resume:
-            raise ConfigError(
-                f"--out {options.out}", got=f"the state of an earlier training in {state.parent.name}/",
-                expected="none", mend="add --resume to go on with it, or name another folder",
-            )
+    runs = {"all": "*_run", "compare": "*/flow_run"}.get(options.model, f"{options.model}_run")
+    states = list(options.out.glob(f"{runs}/state.pt"))
+    if states and not options.resume:
+        raise ConfigError(
+            f"--out {options.out}", got=f"the state of an earlier training in {states[0].parent.name}/",
+            expected="none", mend="add --resume to go on with it, or name another folder",
+        )
     if options.start is not None and options.model not in ("autoencoder", "flow"):
         raise ConfigError("--start", got=f"it with {options.model}", expected="it with autoencoder or flow")
     if options.model == "all":

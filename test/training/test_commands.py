@@ -140,13 +140,26 @@ def test_hub_that_refuses_says_what_to_do(
     assert "stabilityai/sd-vae-ft-mse" in message and "hf auth login" in message and "licence" in message
 
 
+@pytest.mark.parametrize(("model", "run"), [("flow", "flow_run"), ("all", "autoencoder_run"),
+                                            ("compare", "with_background/flow_run")])
 def test_state_without_resume_is_refused(
+    views_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str, run: str
+) -> None:
+    (tmp_path / run).mkdir(parents=True)
+    (tmp_path / run / "state.pt").write_bytes(b"")
+    assert cli.main(["train", model, "--data", str(views_folder), "--out", str(tmp_path)]) == cli.USER_ERROR
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_flow_before_its_autoencoder_is_refused_whatever_state_that_has(
     views_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "flow_run").mkdir()
-    (tmp_path / "flow_run" / "state.pt").write_bytes(b"")
-    assert cli.main(["train", "flow", "--data", str(views_folder), "--out", str(tmp_path)]) == cli.USER_ERROR
-    assert "--resume" in capsys.readouterr().err
+    (tmp_path / "autoencoder_run").mkdir()
+    (tmp_path / "autoencoder_run" / "state.pt").write_bytes(b"")
+    command = ["train", "flow", "--data", str(views_folder), "--out", str(tmp_path), "--steps", "2"]
+    assert cli.main(command) == cli.USER_ERROR
+    message = capsys.readouterr().err
+    assert str(tmp_path / "autoencoder") in message and "--resume" not in message
 
 
 def test_unet_on_a_latent_of_other_cells_is_refused(views_folder: Path, tmp_path: Path) -> None:
