@@ -105,7 +105,7 @@ def draw_curves(path: Path, logs: Mapping[str, Sequence[LogLine]], names: Sequen
             measured = [line for line in lines if name in line]
             values = [line[name] for line in measured]
             axes.plot([line["step"] for line in measured], values, ".-", markersize=3, label=label)
-            if values and min(values) > 0:
+            if values and max(values) > 3 * min(values) > 0:
                 axes.set_yscale("log")
         axes.grid(alpha=0.3, which="both")
         if any(logs):
