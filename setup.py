@@ -31,6 +31,7 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         shared("launch"),
         shared("config"),
+        shared("config/train"),
     ],
     install_requires=["setuptools"],
     extras_require={"test": ["pytest"]},

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from nocsfm_ros.errors import ConfigError, NocsfmError
+from nocsfm_ros.errors import NocsfmError
 
 DONE, USER_ERROR, INTERRUPTED = 0, 2, 130
 TRACK_HELP = """SOURCE is one of
@@ -161,19 +161,25 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_train)
-    parser.add_argument("model", choices=("autoencoder", "flow"))
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="what `nocsfm render` or `import` wrote"
+        "model", choices=("autoencoder", "flow", "all", "compare"),
+        help="all: both inside one clock; compare: the flow with and without background, as a figure",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="weights, log and resume state"
+        "--out", type=Path, required=True, metavar="DIR", help="weights, logs and resume state"
     )
-    parser.add_argument("--hours", type=float, required=True, help="training time over all resumed runs")
+    parser.add_argument("--config", type=Path, metavar="YAML", help="config/train/*.yaml; see docs/training.md")
     parser.add_argument("--resume", action="store_true", help="go on from the state in --out")
     parser.add_argument("--start", type=Path, metavar="DIR", help="weights to begin from instead of fresh ones")
-    parser.add_argument("--batch", type=_positive, default=24, metavar="N", help="pairs a step, even")
-    parser.add_argument("--threads", type=_positive, default=2, metavar="N", help="of the CPU")
-    parser.add_argument("--seed", type=int, default=0)
+    group = parser.add_argument_group("single values, before those of --config")
+    group.add_argument("--data", metavar="DIR", help="what `nocsfm render` or `import` wrote")
+    group.add_argument("--validation", metavar="DIR", help="views of `render --split test` for the sample loss")
+    group.add_argument("--hours", type=float, help="training time over all resumed runs; for all: by the clock")
+    group.add_argument("--steps", type=_positive, metavar="N", help="budget in steps")
+    group.add_argument("--batch", type=_positive, metavar="N", help="pairs a step, even")
+    group.add_argument("--device", choices=("auto", "cpu", "cuda"))
+    group.add_argument("--threads", type=_positive, metavar="N", help="of the CPU")
+    group.add_argument("--seed", type=int)
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -221,17 +227,9 @@ def _run_import(options: argparse.Namespace) -> None:
 
 
 def _run_train(options: argparse.Namespace) -> None:
-    from nocsfm_ros.training.commands import train
+    from nocsfm_ros.training.train_command import run_train
 
-    run = options.out / f"{options.model}_run"
-    if (run / "state.pt").is_file() and not options.resume:
-        raise ConfigError(
-            f"--out {options.out}", got=f"the state of an earlier training in {run.name}/", expected="none",
-            mend="add --resume to go on with it, or name another folder",
-        )
-    report = partial(print, flush=True)
-    train(options.model, options.data, options.out, options.hours, report, batch_size=options.batch,
-          seed=options.seed, num_threads=options.threads, start=options.start)
+    run_train(options, partial(print, flush=True))
 
 
 def _run_evaluate(options: argparse.Namespace) -> None:

@@ -156,8 +156,8 @@ def iterate_tunables(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, 
             yield f"{prefix}{item.name}", value, item.metadata["tunable"]
 
 
-def replace_values(config: ConfigT, values: Mapping[str, Any]) -> ConfigT:
-    """A copy of `config` with the dotted keys of `values` replaced and checked.
+def replace_values(config: ConfigT, values: Mapping[str, Any], page: str = "docs/parameters.md") -> ConfigT:
+    """A copy of `config` with the dotted keys of `values` replaced and checked; `page` is where they are listed.
 
     Raises:
         ConfigError: names every unknown key and every value of wrong type or range at once.
@@ -172,7 +172,7 @@ def replace_values(config: ConfigT, values: Mapping[str, Any]) -> ConfigT:
     if problems:
         raise ConfigError(
             "settings", got="; ".join(sorted(problems)), expected="known keys inside their ranges",
-            mend="docs/parameters.md lists every key",
+            mend=f"{page} lists every key",
         )
     return _with_values(config, checked, "")
 
@@ -183,13 +183,18 @@ def load_config(path: Path, defaults: Config | None = None) -> Config:
     Raises:
         ConfigError: no such file, not YAML, or bad keys.
     """
+    return replace_values(defaults or Config(), read_values(path))
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """The dotted keys of a YAML file of settings. Raises ConfigError: no such file, or not a mapping in YAML."""
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"settings file {path}", got=error, expected="a readable YAML file") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"settings file {path}", got=type(tree).__name__, expected="a mapping of sections")
-    return replace_values(defaults or Config(), flatten(tree))
+    return flatten(tree)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,12 +7,12 @@ import torch
 from nocsfm_ros.errors import ConfigError
 
 
-def choose_device(asked: str) -> str:
-    """ "cuda" or "cpu". Raises ConfigError when CUDA is asked for and not there."""
+def choose_device(asked: str, setting: str = "model.device") -> str:
+    """ "cuda" or "cpu". Raises ConfigError, naming the `setting`, when CUDA is asked for and not there."""
     if asked == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            "model.device", got="cuda", expected="a CUDA GPU that torch can see",
-            mend="set model.device to auto or cpu, or install a CUDA build of torch",
+            setting, got="cuda", expected="a CUDA GPU that torch can see",
+            mend="set it to auto or cpu, or install a CUDA build of torch",
         )
     return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nocsfm_ros.config import Config
-from nocsfm_ros.flow.model import CROP_SIDE, FEATURE_SIDE, FlowModel
+from nocsfm_ros.flow.model import FEATURE_SIDE, FlowModel
 from nocsfm_ros.geometry.crops import R_ray_cam, box_from_mask, coordinates, crop_frame, crop_mask, paste, square_box
 from nocsfm_ros.geometry.nocs import anchored_frame
 from nocsfm_ros.geometry.transforms import invert, transform
@@ -111,7 +111,7 @@ class Estimator:
         """Crop, flow, features: all that costs time and does not depend on a pose."""
         square = square_box(box_xywh, self.config.matching.crop_margin)
         with self._timed("crop"):
-            crop = crop_frame(frame.rgb, frame.depth_m, frame.K, square, CROP_SIDE)
+            crop = crop_frame(frame.rgb, frame.depth_m, frame.K, square, self.flow.crop_side)
         with self._timed("features"):
             feature_crop, features = self.encode_features(frame, square)
         with self._timed("flow"):
@@ -208,11 +208,11 @@ class Estimator:
             T_cam_obj: (4, 4) pose of the object in this frame.
         """
         square = square_box(box_xywh, self.config.matching.crop_margin)
-        crop = crop_frame(frame.rgb, frame.depth_m, frame.K, square, CROP_SIDE)
+        crop = crop_frame(frame.rgb, frame.depth_m, frame.K, square, self.flow.crop_side)
         mask_crop = crop_mask(mask, crop)
         points_cam, _ = object_points(crop.depth_m, mask_crop, crop.K_crop, self.config.registration)
         has_depth = len(points_cam) >= MIN_POINTS
-        anchor = anchored_frame(points_cam, R_ray_cam(crop.K_crop, CROP_SIDE)[2]) if has_depth else None
+        anchor = anchored_frame(points_cam, R_ray_cam(crop.K_crop, self.flow.crop_side)[2]) if has_depth else None
         T_obj_cam = invert(T_cam_obj if T_cam_obj is not None else (np.eye(4) if anchor is None else anchor.T_cam_obj))
         nocs = None if anchor is None else coordinates(crop, invert(anchor.T_cam_obj)) / np.float32(anchor.scale_m)
         feature_crop, features = self.encode_features(frame, square)

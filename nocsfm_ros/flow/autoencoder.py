@@ -61,6 +61,12 @@ class Autoencoder(torch.nn.Module):
         return int(self.vae.config["latent_channels"])
 
     @property
+    def cell_pixels(self) -> int:
+        """Pixels of the picture along a side of a latent cell."""
+        of_encoder = "encoder_block_out_channels" if isinstance(self.vae, AutoencoderTiny) else "block_out_channels"
+        return int(self.patch * 2 ** (len(self.vae.config[of_encoder]) - 1))
+
+    @property
     def latent_scale(self) -> float:
         """What latents are multiplied by to have about unit variance (diffusers' scaling_factor)."""
         return float(self.vae.config["scaling_factor"])

@@ -8,6 +8,10 @@ from typing import Any, TypeVar
 from nocsfm_ros.errors import CheckpointError
 
 ModelT = TypeVar("ModelT")
+HUB_MEND = (
+    "If this is a hub id: accept the licence on its page, log in with `hf auth login`, check the network; or fetch it "
+    "elsewhere with `hf download` and name the folder"
+)
 EMBEDDED = Path(__file__).resolve().parent.parent / "weights"
 
 
@@ -21,6 +25,12 @@ def weights_folder(configured: str) -> Path:
                 mend="train with `nocsfm train`, or leave model.weights empty for the embedded weights",
             )
     return folder
+
+
+def folder_or_hub_id(name: str) -> Path | str:
+    """A Path where `name` is a folder of this machine, else `name` itself, which may be a hub id."""
+    folder = Path(name).expanduser()
+    return folder if folder.is_dir() else name
 
 
 def model_class_of(folder: str | Path, default: type[ModelT], *others: type[Any]) -> type[ModelT]:
@@ -46,10 +56,13 @@ def load_pretrained(model_class: type[ModelT], folder: str | Path, **kwargs: Any
             low_cpu_mem_usage=False, **kwargs,
         )
     except Exception as error:  # diffusers raises a dozen kinds for a bad file; each means the same to the user
+        mend = "restore the folder (`git checkout nocsfm_ros/weights`), or train new weights with `nocsfm train`"
+        if isinstance(folder, str):
+            mend = HUB_MEND
         raise CheckpointError(
             f"weights in {folder}", got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
             expected=f"a readable {model_class.__name__} folder (config.json, *.safetensors)",
-            mend="restore the folder (`git checkout nocsfm_ros/weights`), or train new weights with `nocsfm train`",
+            mend=mend,
         ) from error
     wrong = [*report.get("missing_keys", ()), *report.get("unexpected_keys", ()), *report.get("mismatched_keys", ())]
     if wrong:

@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 from nocsfm_ros.device import fast_dtype
 from nocsfm_ros.flow.autoencoder import Autoencoder
-from nocsfm_ros.flow.checkpoints import load_pretrained
+from nocsfm_ros.flow.checkpoints import load_pretrained, model_class_of
 from nocsfm_ros.flow.conditions import (
     CONTEXT_GAIN,
     guessed_scale,
@@ -24,12 +24,20 @@ from nocsfm_ros.flow.conditions import (
     reference_condition,
 )
 from nocsfm_ros.flow.path import integrate
+from nocsfm_ros.flow.transformer import VelocityTransformer
 from nocsfm_ros.flow.velocity import LOG_SIGMA_RANGE, VelocityNetwork
 from nocsfm_ros.geometry.crops import R_ray_cam
 from nocsfm_ros.types import BoolArray, Float32Array, NocsMap, ObjectCrop
 
-CROP_SIDE = 128
+CROP_SIDE = 128  # of the embedded weights
 FEATURE_SIDE = 256  # of the same square for the backbone: at stride 16 one feature cell is 8 x 8 pixels of the crop
+
+Velocity = VelocityNetwork | VelocityTransformer
+
+
+def load_velocity(folder: Path) -> Velocity:
+    """The network that a folder's config.json names. Raises CheckpointError."""
+    return load_pretrained(model_class_of(folder, VelocityNetwork, VelocityTransformer), folder)
 
 
 @dataclass(frozen=True)
@@ -55,14 +63,14 @@ class FlowModel:
         device: "cpu" or "cuda".
     """
 
-    def __init__(self, autoencoder: Autoencoder, velocity: VelocityNetwork, device: str = "cpu") -> None:
+    def __init__(self, autoencoder: Autoencoder, velocity: Velocity, device: str = "cpu") -> None:
         self.device = torch.device(device)
         self.dtype = fast_dtype(self.device)
         self.autoencoder = autoencoder.to(  # type: ignore[call-overload]
             self.device, self.dtype, memory_format=torch.channels_last
         ).eval()
         # not its own `to`: diffusers warns there of an empty list of modules
-        self.velocity: VelocityNetwork = torch.nn.Module.to(  # type: ignore[call-overload]
+        self.velocity: Velocity = torch.nn.Module.to(  # type: ignore[call-overload]
             velocity, self.device, self.dtype, memory_format=torch.channels_last
         ).eval()
 
@@ -70,9 +78,13 @@ class FlowModel:
     def from_folder(cls, folder: Path, device: str = "cpu") -> FlowModel:
         """Load ``autoencoder/`` and ``velocity/``. Raises CheckpointError."""
         return cls(
-            Autoencoder.from_pretrained(folder / "autoencoder"), load_pretrained(VelocityNetwork, folder / "velocity"),
-            device,
+            Autoencoder.from_pretrained(folder / "autoencoder"), load_velocity(folder / "velocity"), device,
         )
+
+    @property
+    def crop_side(self) -> int:
+        """Pixels along a side of the crops that these weights were trained with."""
+        return int(self.velocity.config["latent_side"]) * self.autoencoder.cell_pixels
 
     @torch.inference_mode()
     def encode_view(
@@ -131,7 +143,7 @@ class FlowModel:
 
     def _grid(self, features: Float32Array | None) -> torch.Tensor | None:
         """(1, C, h, w) unit features, or None where the network takes none."""
-        if features is None or not self.velocity.config["context_channels"]:
+        if features is None or not self.velocity.config.get("context_channels"):
             return None
         return self._tensor(features).permute(0, 3, 1, 2)
 

@@ -28,11 +28,11 @@ def point_on_path(z0: torch.Tensor, z1: torch.Tensor, tau: torch.Tensor) -> torc
     return (1 - tau) * z0 + tau * z1
 
 
-def draw_tau(batch: int, share_at_zero: float, generator: torch.Generator | None = None) -> torch.Tensor:
-    """(B,) flow times: exactly 0 in `share_at_zero` of the draws (the one step used), uniform otherwise."""
-    tau = torch.rand(batch, generator=generator)
-    start = torch.rand(batch, generator=generator) < share_at_zero
-    return torch.where(start, torch.zeros(()), tau)
+def draw_tau(batch: int, share_at_zero: float, generator: torch.Generator) -> torch.Tensor:
+    """(B,) flow times on the generator's device: exactly 0 in `share_at_zero` of the draws, uniform otherwise."""
+    tau = torch.rand(batch, generator=generator, device=generator.device)
+    start = torch.rand(batch, generator=generator, device=generator.device) < share_at_zero
+    return tau.masked_fill(start, 0.0)
 
 
 def integrate(velocity: Callable[[torch.Tensor, torch.Tensor], StepT], z0: torch.Tensor, steps: int = 1) -> tuple[

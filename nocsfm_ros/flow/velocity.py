@@ -149,10 +149,10 @@ class VelocityNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return FlowStep(out[:, :-1], affine, out[:, -1:])
 
 
-def cell_xyz(condition: torch.Tensor) -> torch.Tensor:
-    """Live condition (B, 8, S, S) -> (B, 4, S/4, S/4): each cell's mean coordinates over its valid pixels, validity."""
-    known = nn.functional.avg_pool2d(condition[:, 6:7].float(), PATCH)
-    xyz = nn.functional.avg_pool2d(condition[:, 3:6].float(), PATCH) / known.clamp(min=1e-3)  # zeros where invalid
+def cell_xyz(condition: torch.Tensor, patch: int = PATCH) -> torch.Tensor:
+    """Live condition (B, 8, S, S) -> (B, 4, S/patch, S/patch): mean coordinates of a cell's valid pixels, validity."""
+    known = nn.functional.avg_pool2d(condition[:, 6:7].float(), patch)
+    xyz = nn.functional.avg_pool2d(condition[:, 3:6].float(), patch) / known.clamp(min=1e-3)  # zeros where invalid
     return torch.cat([xyz, (known > 0.25).float()], dim=1)
 
 

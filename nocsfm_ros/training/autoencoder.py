@@ -6,9 +6,8 @@ the best code there is. Training starts from them and only has to improve on the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 
 import torch
 from torch.nn.functional import pixel_unshuffle
@@ -16,7 +15,8 @@ from torch.nn.functional import pixel_unshuffle
 from nocsfm_ros.flow.autoencoder import Autoencoder
 from nocsfm_ros.training.loop import Losses, TrainingRun
 from nocsfm_ros.training.losses import foreground_loss, mask_loss
-from nocsfm_ros.training.pairs import PairBatch
+from nocsfm_ros.training.monitor import Monitor
+from nocsfm_ros.training.pairs import PairBatch, PairSampler
 
 PICTURE_WEIGHT = 0.1  # the picture need not come back sharp: it is a start, not an answer
 ALPHA_WEIGHT = 0.3  # of the mask against the coordinates, when components are chosen: .007 and IoU .996 come back
@@ -24,32 +24,33 @@ RAW_SCALE = 0.1  # AutoencoderTiny squashes latents by 3 tanh(z / 3): small ones
 START_BATCHES = 40
 
 
-def train_autoencoder(
-    batches: Iterator[PairBatch], model: Autoencoder, out: Path, hours: float, report: Callable[[str], None],
-    learning_rate: float = 2e-4,
-) -> None:
+def train_autoencoder(sampler: PairSampler, model: Autoencoder, run: TrainingRun, monitor: Monitor) -> None:
     """Train an autoencoder in place.
 
     Its scaling factor is set so that NOCS latents have unit variance.
     """
-    model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = TrainingRun(model, out, hours, learning_rate, ema_decay=0.999)
-    run.resume()
+    batches = sampler.batches(run.schedule.batch, run.step)
 
-    def step(_progress: float) -> tuple[Losses, int]:
-        batch = next(batches)
+    def step() -> tuple[Losses, int]:
+        batch = next(batches)  # no bfloat16 here: its 8 bits are coarser than the error aimed at
         return reconstruction_losses(model, batch), len(batch.rgb)
 
-    run.run(step, report)
+    model.train()
+    run.run(step, monitor)
     run.finish()
-    _normalise_latents(model, batches)
+    _normalise_latents(model, next(batches))
+
+
+def reconstruct(model: Autoencoder, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Coordinates (B, 3, S, S) and mask logit (B, 1, S, S) of the true maps, encoded and decoded."""
+    return model.decode_nocs(model.encode_nocs(batch.nocs, batch.mask))
 
 
 def reconstruction_losses(model: Autoencoder, batch: PairBatch) -> Losses:
     """Losses of one batch: NOCS, mask, picture."""
     whole = torch.ones_like(batch.mask)
     picture, opaque = model.decode_nocs(model.encode_picture(batch.rgb))
-    nocs, logit = model.decode_nocs(model.encode_nocs(batch.nocs, batch.mask))
+    nocs, logit = reconstruct(model, batch)
     parts = {
         "nocs": foreground_loss(nocs, batch.nocs, batch.mask), "mask": mask_loss(logit, batch.mask),
         "picture": (picture * 2 - (batch.rgb * 2 - 1)).abs().mean() + mask_loss(opaque, whole),
@@ -65,7 +66,7 @@ def start_from_patches(model: Autoencoder, batches: Iterator[PairBatch]) -> None
     A latent channel is one component; the decoder carries it as positive and negative part through its ReLUs.
     """
     patches = torch.cat([_object_patches(model, batch) for batch in islice(batches, START_BATCHES)])
-    weight = torch.ones(patches.shape[1])
+    weight = torch.ones(patches.shape[1], device=patches.device)
     weight[-model.patch**2 :] = ALPHA_WEIGHT  # pixel_unshuffle keeps the channels of one colour together
     weighted = patches * weight
     components = torch.linalg.eigh(weighted.T @ weighted).eigenvectors.flip(1)[:, : model.latent_channels].T
@@ -73,13 +74,14 @@ def start_from_patches(model: Autoencoder, batches: Iterator[PairBatch]) -> None
     encode = RAW_SCALE * 2 * components * weight
     decode = (components / weight).T / RAW_SCALE / 2
     encoder, decoder, count = model.vae.encoder.layers, model.vae.decoder.layers, len(components)
+    identity = torch.eye(count, device=patches.device)
     _set_pointwise(encoder[0], encode, -encode.sum(dim=1) / 2)
-    _set_pointwise(encoder[1], torch.eye(count))
-    _set_pointwise(decoder[0], torch.cat([torch.eye(count), -torch.eye(count)]))
+    _set_pointwise(encoder[1], identity)
+    _set_pointwise(decoder[0], torch.cat([identity, -identity]))
     block_out = decoder[2].conv[-1]
     block_out.weight.zero_()
     block_out.bias.zero_()
-    _set_pointwise(decoder[3], torch.cat([decode, -decode], dim=1), torch.full((len(decode),), 0.5))
+    _set_pointwise(decoder[3], torch.cat([decode, -decode], dim=1), torch.full_like(decode[:, 0], 0.5))
 
 
 def _object_patches(model: Autoencoder, batch: PairBatch) -> torch.Tensor:
@@ -100,9 +102,8 @@ def _set_pointwise(
 
 
 @torch.no_grad()
-def _normalise_latents(model: Autoencoder, batches: Iterator[PairBatch]) -> None:
+def _normalise_latents(model: Autoencoder, batch: PairBatch) -> None:
     """Unit variance on the object: the background is the same latent everywhere."""
-    batch = next(batches)
     latent = model.encode_nocs(batch.nocs, batch.mask) / model.latent_scale
     of_object = torch.nn.functional.avg_pool2d(batch.mask, batch.mask.shape[-1] // latent.shape[-1]) > 0
     model.set_latent_scale(1.0 / float(latent.permute(0, 2, 3, 1)[of_object[:, 0]].std()))

@@ -2,73 +2,215 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
+import yaml
 
 from nocsfm_ros.data.views import ViewDataset
-from nocsfm_ros.errors import ConfigError
+from nocsfm_ros.device import choose_device
+from nocsfm_ros.errors import CheckpointError, ConfigError
 from nocsfm_ros.flow.autoencoder import Autoencoder, build_autoencoder
-from nocsfm_ros.flow.checkpoints import load_pretrained
-from nocsfm_ros.flow.velocity import VelocityNetwork
-from nocsfm_ros.matching.backbone import EFFICIENTNET, load_backbone
-from nocsfm_ros.training.autoencoder import start_from_patches, train_autoencoder
+from nocsfm_ros.flow.checkpoints import folder_or_hub_id, weights_folder
+from nocsfm_ros.flow.model import Velocity, load_velocity
+from nocsfm_ros.flow.transformer import VelocityTransformer
+from nocsfm_ros.flow.velocity import PATCH, VelocityNetwork
+from nocsfm_ros.matching.backbone import load_backbone
+from nocsfm_ros.training.autoencoder import reconstruct, start_from_patches, train_autoencoder
+from nocsfm_ros.training.config import (
+    TrainAllConfig,
+    TrainConfig,
+    changed_values,
+    check_train_config,
+    load_train_config,
+    save_config,
+)
 from nocsfm_ros.training.features import store_features
-from nocsfm_ros.training.flow import train_flow
-from nocsfm_ros.training.pairs import FEATURES, PairSampler
+from nocsfm_ros.training.flow import one_step, train_flow
+from nocsfm_ros.training.loop import TrainingRun
+from nocsfm_ros.training.monitor import Monitor, read_log
+from nocsfm_ros.training.pairs import PairSampler
+from nocsfm_ros.training.samples import Predict, Samples
+from nocsfm_ros.training.view_tensors import FEATURES
+
+Report = Callable[[str], None]
+EMBEDDED_NAME = "embedded"
 
 
-def train(
-    part: str, data: Path, out: Path, hours: float, report: Callable[[str], None], *, batch_size: int = 32,
-    seed: int = 0, num_threads: int = 2, backbone: str = EFFICIENTNET, start: Path | None = None,
-) -> None:
-    """Train "autoencoder" or "flow" on the views in `data`; resumes from what `out` holds.
+def train(part: str, config: TrainConfig, out: Path, report: Report, start: Path | None = None) -> None:
+    """Train "autoencoder" or "flow"; goes on from the state that `out` holds.
 
-    ``out/autoencoder`` and ``out/velocity`` are the folders that model.weights takes.
+    ``out/autoencoder`` and ``out/velocity`` are the folders that model.weights takes, ``out/tracker.yaml`` the
+    settings of `nocsfm track --config` that load them.
 
     Args:
         part: "autoencoder" or "flow".
-        data: what `nocsfm render` wrote.
+        config: the experiment.
         out: weights, log and state.
-        hours: of training over all resumed runs.
         report: gets lines for people.
-        batch_size: even.
-        seed: of weights, pairs and augmentation.
-        num_threads: of the CPU.
-        backbone: whose features the flow is given, see model.backbone; empty for none.
         start: a weights folder to begin from instead of fresh weights.
 
     Raises:
-        ConfigError: unknown part, or an odd batch size.
-        CheckpointError: flow before its autoencoder, a state that does not fit, or start weights of another backbone.
+        ConfigError: unknown part, or settings that cannot be.
+        CheckpointError: flow before its autoencoder, a state that does not fit, weights that cannot be loaded, or
+            start weights of another backbone.
     """
     if part not in ("autoencoder", "flow"):
         raise ConfigError("nocsfm train", got=part, expected="autoencoder or flow")
-    if batch_size < 2 or batch_size % 2:
-        raise ConfigError("batch size", got=batch_size, expected="an even number from 2: two views make two pairs")
-    torch.set_num_threads(num_threads)
-    torch.manual_seed(seed)
-    if part == "autoencoder":
-        batches = PairSampler(ViewDataset(data), seed).batches(batch_size)
-        if start is None:
-            autoencoder = build_autoencoder()
-            start_from_patches(autoencoder, batches)
-        else:
-            autoencoder = Autoencoder.from_pretrained(start / "autoencoder")
-        train_autoencoder(batches, autoencoder, out / "autoencoder_run", hours, report)
-        autoencoder.save_pretrained(out / "autoencoder")
-        return
-    autoencoder = Autoencoder.from_pretrained((start or out) / "autoencoder")
-    if start is not None:
-        autoencoder.save_pretrained(out / "autoencoder")
-    channels = store_features(data, backbone, load_backbone(backbone, "cpu"), report) if backbone else 0
-    views = ViewDataset(data, (FEATURES,) if backbone else ())
-    velocity = (
-        VelocityNetwork(autoencoder.latent_channels, context_channels=channels, context_backbone=backbone)
-        if start is None else load_pretrained(VelocityNetwork, start / "velocity")
-    )
-    velocity.check_backbone(backbone)
-    train_flow(PairSampler(views, seed).batches(batch_size), autoencoder, velocity.train(), out / "flow_run", hours,
-               report)
+    check_train_config(config)
+    torch.set_num_threads(config.machine.threads)
+    torch.manual_seed(config.schedule.seed)
+    device = choose_device(config.machine.device, "machine.device")
+    _keep_config(out / f"{part}_run", config, report)
+    (_train_autoencoder if part == "autoencoder" else _train_flow)(config, out, report, start, device)
+
+
+def train_all(config: TrainAllConfig, out: Path, report: Report) -> None:
+    """Train the autoencoder, then the flow with what is left of the clock; goes on from the state that `out` holds."""
+    began = time.monotonic()
+    if not (out / "autoencoder").is_dir():
+        train("autoencoder", config.autoencoder, out, report)
+    spent_before_h = max((line["hours"] for line in read_log(out / "flow_run")), default=0.0)
+    prepare_features(config.flow, report)
+    left_h = config.hours - (time.monotonic() - began) / 3600
+    if left_h <= 0:
+        raise ConfigError(
+            "hours", got=f"{config.hours:g}, all spent before the flow", expected="time for the flow",
+            mend="give more --hours; --resume goes on with the flow",
+        )
+    schedule = dataclasses.replace(config.flow.schedule, hours=spent_before_h + left_h)
+    train("flow", dataclasses.replace(config.flow, schedule=schedule), out, report)
+    report(f"{(time.monotonic() - began) / 60:.1f} min in all")
+
+
+def prepare_features(config: TrainConfig, report: Report) -> int:
+    """Store the backbone's features beside the views that will need them; returns their channels, 0 for none.
+
+    Raises CheckpointError where the backbone cannot be loaded, also for a network that does not look at it: the
+    tracker will need it.
+    """
+    if not config.network.backbone:
+        return 0
+    device = choose_device(config.machine.device, "machine.device")
+    backbone = load_backbone(config.network.backbone, device)
+    if config.network.kind == "transformer":
+        return 0
+    folders = [Path(folder) for folder in (config.data.train, config.data.validation) if folder]
+    return max(store_features(folder, config.network.backbone, backbone, report) for folder in folders)
+
+
+def _train_autoencoder(config: TrainConfig, out: Path, report: Report, start: Path | None, device: str) -> None:
+    sampler = _sampler(config, config.data.train, (), device)
+    model = (build_autoencoder() if start is None else Autoencoder.from_pretrained(start / "autoencoder")).to(device)
+    if start is None:
+        start_from_patches(model, sampler.batches(config.schedule.batch))
+    run, monitor = _begin(model, config, out / "autoencoder_run", (), partial(reconstruct, model), report, device)
+    train_autoencoder(sampler, model, run, monitor)
+    monitor.close()
+    model.save_pretrained(out / "autoencoder")
+
+
+def _train_flow(config: TrainConfig, out: Path, report: Report, start: Path | None, device: str) -> None:
+    autoencoder = _frozen_autoencoder(config, out, start).to(device)
+    channels = prepare_features(config, report)
+    extra = (FEATURES,) if channels else ()
+    velocity = build_velocity(config, autoencoder, channels) if start is None else load_velocity(start / "velocity")
+    velocity.check_backbone(config.network.backbone)
+    # not its own `to`: diffusers warns there of an empty list of modules
+    torch.nn.Module.to(velocity, device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    predict = partial(one_step, velocity, autoencoder)
+    run, monitor = _begin(velocity, config, out / "flow_run", extra, predict, report, device)
+    train_flow(_sampler(config, config.data.train, extra, device), autoencoder, velocity, run, monitor, config.losses)
+    monitor.close()
     velocity.save_pretrained(out / "velocity", safe_serialization=True)
+    settings = {"model": {"weights": str(out.resolve()), "backbone": config.network.backbone}}
+    (out / "tracker.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+
+def build_velocity(config: TrainConfig, autoencoder: Autoencoder, context_channels: int) -> Velocity:
+    """The network that the settings describe, with fresh weights. Raises ConfigError where the sides do not fit."""
+    network, side = config.network, config.network.crop_side // autoencoder.cell_pixels
+    whole = 4 if network.kind == "unet" else network.transformer.patch
+    if network.crop_side % autoencoder.cell_pixels or side % whole:
+        raise ConfigError(
+            "network.crop_side", got=network.crop_side, expected=f"a multiple of {whole * autoencoder.cell_pixels}",
+        )
+    if network.kind == "transformer":
+        size = network.transformer
+        return VelocityTransformer(
+            autoencoder.latent_channels, side, size.patch, size.width, size.layers, size.heads
+        )
+    if autoencoder.cell_pixels != PATCH:
+        raise ConfigError(
+            "network.kind", got=f"unet with latent cells of {autoencoder.cell_pixels} pixels", expected=f"of {PATCH}",
+            mend="take the transformer, or the autoencoder of `nocsfm train autoencoder`",
+        )
+    return VelocityNetwork(
+        autoencoder.latent_channels, side, dataclasses.astuple(network.unet), context_channels, network.backbone
+    )
+
+
+def _frozen_autoencoder(config: TrainConfig, out: Path, start: Path | None) -> Autoencoder:
+    """The autoencoder that the settings name, copied into `out` so that its weights are whole."""
+    name = config.network.autoencoder
+    source: Path | str = out / "autoencoder"
+    if start is not None:
+        source = start / "autoencoder"
+    elif name == EMBEDDED_NAME:
+        source = weights_folder("") / "autoencoder"
+    elif name:
+        source = folder_or_hub_id(name)
+    autoencoder = Autoencoder.from_pretrained(source)
+    if source != out / "autoencoder":
+        autoencoder.save_pretrained(out / "autoencoder")
+    return autoencoder
+
+
+def _sampler(config: TrainConfig, folder: str, extra: tuple[str, ...], device: str) -> PairSampler:
+    return PairSampler(
+        ViewDataset(Path(folder), extra), config.schedule.seed, config.drops, config.data, config.network.crop_side,
+        device,
+    )
+
+
+def _begin(
+    model: torch.nn.Module, config: TrainConfig, folder: Path, extra: tuple[str, ...], predict: Predict,
+    report: Report, device: str,
+) -> tuple[TrainingRun, Monitor]:
+    """The run, resumed where it left off, and what watches it."""
+    run = TrainingRun(model, folder, config.schedule)
+    if run.resume():
+        report(f"resumed at step {run.step}, {run.samples} samples, {run.spent_s / 3600:.3f} h")
+    # few pairs, read from the disk again each time: they need no place on the device
+    watched = dataclasses.replace(
+        config, drops=dataclasses.replace(config.drops, other_object=0.0),
+        data=dataclasses.replace(config.data, in_memory=False), schedule=dataclasses.replace(config.schedule, seed=0),
+    )
+    sampler = _sampler(watched, config.data.validation or config.data.train, extra, device)
+    samples = Samples(sampler, config.log.sample_pairs, predict)
+    return run, Monitor(folder, config.log, samples, report, run.step)
+
+
+def _keep_config(folder: Path, config: TrainConfig, report: Report) -> None:
+    """Write the settings beside the state; those of a resumed run may differ, but not in the network.
+
+    Raises CheckpointError where they do.
+    """
+    path = folder / "config.yaml"
+    if (folder / "state.pt").is_file() and path.is_file():
+        changed = changed_values(load_train_config(path, TrainConfig()), config)
+        words = {key: f"{key} {new!r} (was {old!r})" for key, (old, new) in changed.items()}
+        of_network = [text for key, text in words.items() if key.startswith("network.")]
+        if of_network:
+            raise CheckpointError(
+                f"training state in {folder}", got=", ".join(of_network), expected="the network it began with",
+                mend="train into another --out folder, or take the settings of its config.yaml",
+            )
+        for text in words.values():
+            report(f"resumed with another {text}")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_config(path, config)

@@ -10,7 +10,7 @@ import numpy as np
 from nocsfm_ros.flow.model import FEATURE_SIDE
 from nocsfm_ros.matching.backbone import Backbone
 from nocsfm_ros.training.augmentation import augment_picture
-from nocsfm_ros.training.pairs import FEATURES
+from nocsfm_ros.training.view_tensors import FEATURES
 
 
 def store_features(folder: Path, name: str, backbone: Backbone, report: Callable[[str], None]) -> int:

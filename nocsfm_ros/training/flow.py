@@ -2,85 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import torch
 from torch.nn.functional import avg_pool2d
 
 from nocsfm_ros.device import fast_autocast
 from nocsfm_ros.flow.autoencoder import Autoencoder
-from nocsfm_ros.flow.path import draw_tau, point_on_path
-from nocsfm_ros.flow.velocity import LOG_SIGMA_RANGE, PATCH, VelocityNetwork, apply_affine
+from nocsfm_ros.flow.model import Velocity
+from nocsfm_ros.flow.path import draw_tau, integrate, point_on_path
+from nocsfm_ros.flow.velocity import LOG_SIGMA_RANGE, FlowStep, LiveView, apply_affine
+from nocsfm_ros.training.config import LossConfig
 from nocsfm_ros.training.loop import Losses, TrainingRun
 from nocsfm_ros.training.losses import foreground_loss, mask_loss
-from nocsfm_ros.training.pairs import PairBatch
+from nocsfm_ros.training.monitor import Monitor
+from nocsfm_ros.training.pairs import PairBatch, PairSampler
 
-TAU_ZERO_SHARE = 0.85  # one Euler step starts at 0: that is where accuracy counts
-FOREGROUND_WEIGHT = 4.0
-LATENT_WEIGHT = 0.3
-MASK_WEIGHT = 3.0  # registration forgives a coarse map, but not pixels of the table
-SIGMA_WEIGHT = 0.05
 WHOLE_CELL = 0.99  # of a cell's pixels: where the mean of its coordinates is the object's alone
 
 
 def train_flow(
-    batches: Iterator[PairBatch], autoencoder: Autoencoder, model: VelocityNetwork, out: Path, hours: float,
-    report: Callable[[str], None], learning_rate: float = 6e-4,
+    sampler: PairSampler, autoencoder: Autoencoder, model: Velocity, run: TrainingRun, monitor: Monitor,
+    weights: LossConfig,
 ) -> None:
     """Train a velocity network in place, the autoencoder frozen."""
-    model.to(memory_format=torch.channels_last)
     autoencoder.requires_grad_(False)
-    run = TrainingRun(model, out, hours, learning_rate, ema_decay=0.9995)
-    if run.resume():
-        report(f"resumed at {run.samples} samples")
-    generator = torch.Generator().manual_seed(run.step)
+    batches = sampler.batches(run.schedule.batch, run.step)
+    generator = torch.Generator(sampler.device).manual_seed(run.step)
 
-    def step(_progress: float) -> tuple[Losses, int]:
+    def step() -> tuple[Losses, int]:
         batch = next(batches)
-        with fast_autocast(torch.device("cpu")):
-            return flow_losses(model, autoencoder, batch, generator), len(batch.rgb)
+        with fast_autocast(sampler.device):
+            return flow_losses(model, autoencoder, batch, generator, weights), len(batch.rgb)
 
-    run.run(step, report)
+    model.train()
+    run.run(step, monitor)
     run.finish()
 
 
 def flow_losses(
-    model: VelocityNetwork, autoencoder: Autoencoder, batch: PairBatch, generator: torch.Generator
+    model: Velocity, autoencoder: Autoencoder, batch: PairBatch, generator: torch.Generator, weights: LossConfig
 ) -> Losses:
     """Flow matching in the latent, foreground-weighted, plus losses on what the one-step result decodes to.
 
     Those are the coordinates, the mask, the affine map on the cells that show the object, and the likelihood of the
-    coordinates' error under the predicted sigma (Laplace; Kendall and Gal, NeurIPS 2017).
+    coordinates' error under the predicted sigma (Laplace; Kendall and Gal, NeurIPS 2017). A loss of weight 0 is left
+    out, and with it the decoder where none needs it.
     """
     with torch.no_grad():
         z0 = autoencoder.encode_picture(batch.rgb).float()
         z1 = autoencoder.encode_nocs(batch.nocs, batch.mask).float()
-    tau = draw_tau(len(z0), TAU_ZERO_SHARE, generator)
+    tau = draw_tau(len(z0), weights.tau_zero_share, generator)
     z_tau = point_on_path(z0, z1, tau)
     tokens = model.encode_reference(batch.reference, batch.reference_context)
     live = model.encode_live(batch.live, batch.live_context, batch.hints)
     said = model(z_tau, tau, live, tokens)
     velocity = said.velocity.float()
-    share = avg_pool2d(batch.mask, PATCH)
-    weight = 1 + FOREGROUND_WEIGHT * share
-    latent = (weight * (velocity - (z1 - z0)) ** 2).mean() / weight.mean()
-    nocs, logit = autoencoder.decode_nocs(z_tau + (1 - tau.view(-1, 1, 1, 1)) * velocity)
-    whole_cell = (share > WHOLE_CELL).float() * live.xyz[:, 3:]
-    cell_nocs = avg_pool2d(batch.nocs * batch.mask, PATCH) / share.clamp(min=1e-3)
-    error = avg_pool2d((nocs.detach() - batch.nocs).abs().mean(dim=1, keepdim=True) * batch.mask, PATCH) / share.clamp(
-        min=1e-3
-    )
-    parts = {
-        "latent": latent, "nocs": foreground_loss(nocs, batch.nocs, batch.mask), "mask": mask_loss(logit, batch.mask),
-        "affine": foreground_loss(apply_affine(said.affine, live.xyz[:, :3]), cell_nocs, whole_cell),
-        "sigma": _laplace(error, said.log_sigma.float(), share),
+    share = avg_pool2d(batch.mask, batch.mask.shape[-1] // z0.shape[-1])
+    weight = 1 + weights.foreground * share
+    parts = {"latent": (weight * (velocity - (z1 - z0)) ** 2).mean() / weight.mean()}
+    if weights.nocs or weights.mask or weights.sigma:
+        z_end = z_tau + (1 - tau.view(-1, 1, 1, 1)) * velocity
+        parts |= _decoded_losses(*autoencoder.decode_nocs(z_end), said, batch, share)
+    if weights.affine:
+        parts["affine"] = _affine_loss(said, live, batch, share)
+    loss = sum(getattr(weights, name) * value for name, value in parts.items())
+    return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}  # type: ignore[dict-item]
+
+
+@torch.no_grad()
+def one_step(model: Velocity, autoencoder: Autoencoder, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Coordinates (B, 3, S, S) and mask logit (B, 1, S, S) that one Euler step from the picture leads to."""
+    with fast_autocast(batch.rgb.device):
+        tokens = model.encode_reference(batch.reference, batch.reference_context)
+        live = model.encode_live(batch.live, batch.live_context, batch.hints)
+        z1, _ = integrate(lambda z, tau: model(z, tau, live, tokens), autoencoder.encode_picture(batch.rgb))
+        return autoencoder.decode_nocs(z1)
+
+
+def _decoded_losses(
+    nocs: torch.Tensor, logit: torch.Tensor, said: FlowStep, batch: PairBatch, share: torch.Tensor
+) -> Losses:
+    """Of the decoded coordinates and mask; share (B, 1, n, n) of each latent cell that is object."""
+    error = (nocs.detach() - batch.nocs).abs().mean(dim=1, keepdim=True) * batch.mask
+    cell_error = avg_pool2d(error, error.shape[-1] // share.shape[-1]) / share.clamp(min=1e-3)
+    return {
+        "nocs": foreground_loss(nocs, batch.nocs, batch.mask), "mask": mask_loss(logit, batch.mask),
+        "sigma": _laplace(cell_error, said.log_sigma.float(), share),
     }
-    loss = (
-        LATENT_WEIGHT * latent + parts["nocs"] + MASK_WEIGHT * parts["mask"] + parts["affine"]
-        + SIGMA_WEIGHT * parts["sigma"]
-    )
-    return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}
+
+
+def _affine_loss(said: FlowStep, live: LiveView, batch: PairBatch, share: torch.Tensor) -> torch.Tensor:
+    """Of the affine map's coordinates on the cells that are all object."""
+    cell_nocs = avg_pool2d(batch.nocs * batch.mask, batch.mask.shape[-1] // share.shape[-1]) / share.clamp(min=1e-3)
+    whole_cell = (share > WHOLE_CELL).float() * live.xyz[:, 3:]
+    return foreground_loss(apply_affine(said.affine, live.xyz[:, :3]), cell_nocs, whole_cell)
 
 
 def _laplace(error: torch.Tensor, log_sigma: torch.Tensor, where: torch.Tensor) -> torch.Tensor:

@@ -1,46 +1,52 @@
-"""The loop shared by all trainings: a budget of hours, EMA, a log line and a checkpoint a minute, resume."""
+"""The loop shared by all trainings: a budget of hours or steps, EMA, a checkpoint within a minute, resume."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
+import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from diffusers.training_utils import EMAModel
 
 from nocsfm_ros.errors import CheckpointError, ConfigError
+from nocsfm_ros.training.config import ScheduleConfig
+from nocsfm_ros.training.monitor import Monitor
 
 Losses = dict[str, torch.Tensor]
-SAVE_EVERY_S = 60.0
 WARM_UP = 0.02
 GRADIENT_LIMIT = 1.0
 MAX_STEP_S = 30.0  # a longer step was a suspended process, which trains nothing
 
 
 class TrainingRun:
-    """Trains a module until its time budget is spent; the budget counts training time over all resumed runs.
+    """Trains a module until its budget is spent; the budget counts training over all resumed runs.
 
     Args:
-        model: what is trained, in place.
-        out: folder for ``state.pt`` (resume) and ``log.jsonl`` (one line per save).
-        hours: budget of training time.
-        learning_rate: peak; a short warm-up, then cosine to zero at the end of the budget.
-        ema_decay: of the weights that `finish` puts into the model.
+        model: what is trained, in place, on the device where it is.
+        out: folder for ``state.pt``.
+        schedule: budget and learning rate.
     """
 
-    def __init__(self, model: torch.nn.Module, out: Path, hours: float, learning_rate: float, ema_decay: float) -> None:
-        if hours <= 0:
-            raise ConfigError("--hours", got=hours, expected="more than 0")
-        self.model, self.out, self.budget_s, self.peak = model, out, hours * 3600, learning_rate
+    def __init__(self, model: torch.nn.Module, out: Path, schedule: ScheduleConfig) -> None:
+        self.model, self.out, self.schedule = model, out, schedule
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.99))
-        self.ema = EMAModel(self.parameters, decay=ema_decay, use_ema_warmup=True, power=0.75)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=schedule.learning_rate, weight_decay=0.01, betas=(0.9, 0.99)
+        )
+        self.ema = EMAModel(self.parameters, decay=schedule.ema_decay, use_ema_warmup=True, power=0.75)
         self.spent_s, self.step, self.samples = 0.0, 0, 0
         out.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is spent."""
+        of_time = self.spent_s / (self.schedule.hours * 3600) if self.schedule.hours else 0.0
+        return max(of_time, self.step / self.schedule.steps if self.schedule.steps else 0.0)
 
     def resume(self) -> bool:
         """Continue from ``state.pt`` if there is one. Raises CheckpointError if it does not fit the model."""
@@ -53,35 +59,41 @@ class TrainingRun:
             self.optimizer.load_state_dict(state["optimizer"])
             self.ema.load_state_dict(state["ema"])
             self.spent_s, self.step, self.samples = state["spent_s"], state["step"], state["samples"]
-        except (RuntimeError, KeyError, ValueError, EOFError) as error:
+        except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
             raise CheckpointError(
                 f"training state {path}", got=error, expected="a state of this very architecture",
                 mend="train into another --out folder",
             ) from error
+        self.ema.to(self.parameters[0].device)
+        # the schedule is of this call: the loaded decay is that of the first one
+        self.ema.decay = self.schedule.ema_decay
         return True
 
-    def run(self, step_losses: Callable[[float], tuple[Losses, int]], report: Callable[[str], None]) -> None:
-        """Call `step_losses(progress)` -> ({"loss": ..., parts}, batch size) until the budget is spent, then save."""
-        last_save, sums = time.monotonic(), dict[str, float]()
-        counted = 0
-        while self.spent_s < self.budget_s:
+    def run(self, step_losses: Callable[[], tuple[Losses, int]], monitor: Monitor) -> None:
+        """Call `step_losses()` -> ({"loss": ..., parts}, batch size) until the budget is spent, then save.
+
+        Losses are summed on their device and read once per log line: a step waits for no copy to the host.
+        """
+        if not self.step:
+            monitor.write(self._facts(), self._looked(monitor))
+        began_s, began_samples = self.spent_s, self.samples
+        last_save, sums, counted = time.monotonic(), dict[str, torch.Tensor](), 0
+        while self.progress < 1:
             begin = time.monotonic()
-            progress = self.spent_s / self.budget_s
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.peak * _schedule(progress)
-            losses, size = step_losses(progress)
-            self.optimizer.zero_grad(set_to_none=True)
-            losses["loss"].backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self.parameters, GRADIENT_LIMIT)
-            self.optimizer.step()
-            self.ema.step(self.parameters)
+            losses, size = step_losses()
+            self._update(losses["loss"])
             self.step, self.samples, counted = self.step + 1, self.samples + size, counted + 1
             for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value.item()
+                sums[name] = sums[name] + value.detach() if name in sums else value.detach()
             self.spent_s += min(time.monotonic() - begin, MAX_STEP_S)
-            if time.monotonic() - last_save > SAVE_EVERY_S or self.spent_s >= self.budget_s:
+            if time.monotonic() - last_save > monitor.config.save_every_s or self.progress >= 1:
+                means = {name: float(value) / counted for name, value in sums.items()}
+                self._check_finite(means)
                 self.save()
-                self._log({name: round(value / counted, 5) for name, value in sums.items()}, report)
+                speed = (self.samples - began_samples) / max(self.spent_s - began_s, 1e-9)
+                if monitor.is_look_due() or self.progress >= 1:
+                    means |= self._looked(monitor)
+                monitor.write(self._facts(), means, self._progress_line(speed, size))
                 last_save, sums, counted = time.monotonic(), {}, 0
 
     def finish(self) -> None:
@@ -98,16 +110,55 @@ class TrainingRun:
         torch.save(state, self.out / "state.pt.part")
         os.replace(self.out / "state.pt.part", self.out / "state.pt")
 
-    def _log(self, losses: dict[str, float], report: Callable[[str], None]) -> None:
-        line = {"hours": round(self.spent_s / 3600, 4), "step": self.step, "samples": self.samples, **losses}
-        with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        left_min = (self.budget_s - self.spent_s) / 60
-        parts = " ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        speed = self.samples / max(self.spent_s, 1e-9)
-        report(f"{self.samples} samples, {speed:.0f}/s, {left_min:.0f} min left: {parts}")
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model in eval mode with the averaged weights, as they would be kept."""
+        self.ema.store(self.parameters)
+        self.ema.copy_to(self.parameters)
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.ema.restore(self.parameters)
+            self.model.train()
 
+    def _looked(self, monitor: Monitor) -> dict[str, float]:
+        with self.averaged():
+            return monitor.look(self.step)
 
-def _schedule(progress: float) -> float:
-    """Learning rate as a share of its peak."""
-    return min(progress / WARM_UP + 0.01, 1.0) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    def _update(self, loss: torch.Tensor) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.parameters, GRADIENT_LIMIT)
+        self.optimizer.step()
+        self.ema.step(self.parameters)
+
+    def _learning_rate(self) -> float:
+        share = min(self.progress / WARM_UP + 0.01, 1.0)
+        if self.schedule.decay == "cosine":
+            share *= 0.5 * (1 + math.cos(math.pi * min(self.progress, 1.0)))
+        return self.schedule.learning_rate * share
+
+    def _check_finite(self, means: dict[str, float]) -> None:
+        bad = [name for name, value in means.items() if not math.isfinite(value)]
+        if bad:
+            raise ConfigError(
+                f"loss at step {self.step}", got=f"no finite {', '.join(bad)}", expected="finite losses",
+                mend="--resume goes on from the last good state; a smaller schedule.learning_rate may help",
+            )
+
+    def _facts(self) -> dict[str, float]:
+        return {
+            "hours": round(self.spent_s / 3600, 4), "step": self.step, "samples": self.samples,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+        }
+
+    def _progress_line(self, speed: float, batch: int) -> str:
+        left_s = [self.schedule.hours * 3600 - self.spent_s] if self.schedule.hours else []
+        left_s += [(self.schedule.steps - self.step) * batch / speed] if self.schedule.steps else []
+        left = max(min(left_s), 0.0)
+        ends = time.strftime("%H:%M", time.localtime(time.time() + left))
+        share = 100 * min(self.progress, 1.0)
+        return f"{share:.0f} %, {speed:.0f} samples/s, {left / 60:.0f} min left, ends {ends}"

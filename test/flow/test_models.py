@@ -11,6 +11,8 @@ from diffusers import AutoencoderKL
 from nocsfm_ros.errors import CheckpointError, ShapeError
 from nocsfm_ros.flow.autoencoder import Autoencoder, build_autoencoder
 from nocsfm_ros.flow.checkpoints import load_pretrained, weights_folder
+from nocsfm_ros.flow.model import CROP_SIDE, FlowModel
+from nocsfm_ros.flow.transformer import VelocityTransformer
 from nocsfm_ros.flow.velocity import HINT_CHANNELS, FlowStep, VelocityNetwork, apply_affine, cell_xyz
 
 SMALL = (16, 48, 48)
@@ -125,6 +127,50 @@ def test_velocity_saved_and_loaded_is_the_same_function(tmp_path: Path) -> None:
     loaded = load_pretrained(VelocityNetwork, tmp_path)
     condition = torch.rand(1, 8, 64, 64)
     torch.testing.assert_close(loaded.encode_reference(condition), model.encode_reference(condition))
+
+
+def test_transformer_begins_at_zero_and_depends_on_latent_and_time_alone() -> None:
+    torch.manual_seed(0)
+    model = VelocityTransformer(latent_channels=4, latent_side=16, width=24, layers=1, heads=2).eval()
+    z, tau, condition = torch.randn(1, 4, 16, 16), torch.zeros(1), torch.rand(1, 8, 128, 128)
+
+    def velocity(z: torch.Tensor, tau: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        said: FlowStep = model(z, tau, model.encode_live(condition), model.encode_reference(condition))
+        assert said.affine.shape == (1, 3, 4) and said.log_sigma.shape == (1, 1, 16, 16)
+        return said.velocity
+
+    with torch.no_grad():
+        assert velocity(z, tau, condition).abs().max() == 0
+        for parameter in model.parameters():
+            parameter.normal_(std=0.3)
+        base = velocity(z, tau, condition)
+        torch.testing.assert_close(velocity(z, tau, 1 - condition), base)
+        assert (velocity(z + 0.5, tau, condition) - base).abs().max() > 1e-3
+        assert (velocity(z, tau + 0.5, condition) - base).abs().max() > 1e-3
+
+
+def test_transformer_of_the_published_size_has_its_parameters() -> None:
+    with torch.device("meta"):
+        model = VelocityTransformer()
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(33e6, rel=0.1)
+
+
+def test_flow_model_takes_class_and_crop_side_from_the_folder(tmp_path: Path) -> None:
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8), norm_num_groups=4, layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+    )
+    Autoencoder(vae).save_pretrained(tmp_path / "autoencoder")
+    VelocityTransformer(latent_side=32, width=24, layers=1, heads=2).save_pretrained(tmp_path / "velocity")
+    flow = FlowModel.from_folder(tmp_path)
+    assert isinstance(flow.velocity, VelocityTransformer) and flow.crop_side == 256
+    assert FlowModel(build_autoencoder(), VelocityNetwork(widths=SMALL)).crop_side == CROP_SIDE
+
+
+def test_load_pretrained_of_a_hub_id_that_is_refused_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match="hf auth login"):
+        Autoencoder.from_pretrained("somebody/something")
 
 
 def test_load_pretrained_of_truncated_file_raises_checkpoint_error(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ def ball_batches(seed: int) -> Iterator[PairBatch]:
         nothing = torch.zeros(8, 0, 1, 1)
         yield PairBatch(
             rgb=torch.rand(8, 3, SIDE, SIDE, generator=random), live=nothing, reference=nothing, live_context=nothing,
-            reference_context=nothing, hints=nothing, nocs=nocs, mask=mask, frame=[], index=torch.zeros(8, 2),
+            reference_context=nothing, hints=nothing, nocs=nocs, mask=mask, T_obj_ref=nothing,
+            scale_m=nothing, index=torch.zeros(8, 2),
         )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.training.features import store_features
-from nocsfm_ros.training.pairs import FEATURES
+from nocsfm_ros.training.view_tensors import FEATURES
 from nocsfm_ros.types import Uint8Array
 
 

@@ -15,8 +15,10 @@ from nocsfm_ros.flow.autoencoder import build_autoencoder
 from nocsfm_ros.flow.model import FlowModel
 from nocsfm_ros.flow.velocity import LiveView, VelocityNetwork
 from nocsfm_ros.matching.backbone import FeatureMap
+from nocsfm_ros.training.config import LossConfig
 from nocsfm_ros.training.flow import flow_losses
-from nocsfm_ros.training.pairs import FEATURES, PairSampler
+from nocsfm_ros.training.pairs import PairSampler
+from nocsfm_ros.training.view_tensors import FEATURES
 from nocsfm_ros.types import RgbdFrame, Uint8Array
 
 SIDE, CHANNELS = 128, 12
@@ -132,7 +134,8 @@ def test_flow_losses_are_finite_and_reach_the_network_also_without_any_object(es
     autoencoder = build_autoencoder()
     for other in (False, True):
         network = VelocityNetwork(context_channels=CHANNELS)
-        losses = flow_losses(network, autoencoder, sampler.make([(1, 0, other)]), torch.Generator().manual_seed(0))
+        batch, generator = sampler.make([(1, 0, other)]), torch.Generator().manual_seed(0)
+        losses = flow_losses(network, autoencoder, batch, generator, LossConfig())
         losses["loss"].backward()  # type: ignore[no-untyped-call]
         assert all(torch.isfinite(value) for value in losses.values())
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.view_encoder.parameters())
