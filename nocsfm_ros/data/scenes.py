@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -118,6 +118,11 @@ def sample_scene(
         items.append(_occluder(rng, library, target, hull_cam, heldout, num_surfaces))
     red, green, blue = rng.uniform(0, 1, 3)
     return Scene(items, sample_light(rng, sun_side), K, (red, green, blue))
+
+
+def with_hand(rng: np.random.Generator, library: MeshLibrary, target: Target, scene: Scene) -> Scene:
+    """The scene with a hand on its target."""
+    return replace(scene, items=[*scene.items, *_fingers(rng, library, target, scene.items[0].T_cam_obj)])
 
 
 def sample_light(rng: np.random.Generator, above: Float64Array) -> Light:

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,12 +20,23 @@ import numpy.typing as npt
 from nocsfm_ros.data.library import MeshLibrary, build_cache
 from nocsfm_ros.data.meshes import write_mesh_list
 from nocsfm_ros.data.renderer import Renderer
-from nocsfm_ros.data.scenes import FRAME_WH, TARGET, Scene, Target, sample_scene, sample_target, surface_pool
+from nocsfm_ros.data.scenes import (
+    FRAME_WH,
+    TARGET,
+    Scene,
+    Target,
+    sample_scene,
+    sample_target,
+    surface_pool,
+    with_hand,
+)
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.types import Float64Array
 
 CROP_SIZE = 256
 VIEWS_PER_CLUSTER = 6
+HAND_SHARES, HAND_TOLERANCE, HAND_TRIES = (1.0, 0.9, 0.7, 0.5), 0.05, 25
+HELD_M = 0.2  # diagonal of what a hand holds, at most
 NUM_SURFACES = 64
 DEPTH_UNIT_M = 1e-4
 _PROBE = 96
@@ -94,7 +105,10 @@ class ViewDataset:
 
 @dataclass(frozen=True)
 class RenderJob:
-    """What one folder of views is: `num_clusters` clusters of six views, `split` "train" or "test"."""
+    """What one folder of views is: `num_clusters` clusters of six views, `split` "train" or "test".
+
+    With `hands` the clusters are those of render_hands, for evaluation only.
+    """
 
     out: Path
     cache: Path
@@ -102,6 +116,7 @@ class RenderJob:
     split: str = "train"
     seed: int = 0
     clusters_per_shard: int = 500
+    hands: bool = False
 
 
 def render_views(
@@ -144,6 +159,52 @@ def render_cluster(
             views += [view] if view is not None else []
             if len(views) == num_views:
                 return views
+
+
+def render_hands(
+    rng: np.random.Generator, library: MeshLibrary, renderer: Renderer, heldout: bool
+) -> list[View]:
+    """Six views of one random target: a reference, then one other scene with a hand on the target.
+
+    The hand leaves HAND_SHARES of the target visible, to HAND_TOLERANCE; 1 is the scene without a hand. The last view
+    is the scene without the target, its mask empty.
+    """
+    while True:
+        target = sample_target(rng, library, heldout, NUM_SURFACES)
+        if target.diagonal_m > HELD_M:
+            continue
+        elsewhere, scene = (
+            sample_scene(rng, library, target, heldout, NUM_SURFACES, crowded=False) for _ in range(2)
+        )
+        views: list[View] = []
+        for wanted, share in ((elsewhere, 1.0), *((scene, share) for share in HAND_SHARES)):
+            view = _with_share_visible(rng, library, renderer, wanted, target, share)
+            if view is None:
+                break
+            views.append(view)
+        else:
+            return [*views, _without_target(renderer, scene, views[1])]
+
+
+def _with_share_visible(
+    rng: np.random.Generator, library: MeshLibrary, renderer: Renderer, scene: Scene, target: Target, share: float
+) -> View | None:
+    """The scene with hands that leave a share of the target visible, or None where HAND_TRIES found none."""
+    for _ in range(HAND_TRIES if share < 1 else 1):
+        held = scene
+        for _ in range(int(rng.integers(1, 3)) if share < 1 else 0):
+            held = with_hand(rng, library, target, held)
+        view = render_crop(rng, renderer, held, target, library.hull(target.index))
+        if view is not None and abs(view["visible"] - share) <= HAND_TOLERANCE:
+            return view
+    return None
+
+
+def _without_target(renderer: Renderer, scene: Scene, view: View) -> View:
+    """The same crop of the scene as `view`, the target taken away."""
+    A = view["K"] @ np.linalg.inv(scene.K)
+    emptied = replace(scene, items=scene.items[1:])
+    return view | _picture_of(renderer, emptied, A, CROP_SIZE / A[0, 0]) | {"visible": 0.0}
 
 
 def render_crop(
@@ -225,7 +286,8 @@ def _render_shard(job: RenderJob, index: int) -> None:
     arrays = {name: np.zeros((count, *shape), dtype) for name, (shape, dtype) in FIELDS.items()}
     for cluster in clusters:
         rng = np.random.default_rng([job.seed, int(heldout), cluster])
-        for number, view in enumerate(render_cluster(rng, library, renderer, heldout)):
+        views = (render_hands if job.hands else render_cluster)(rng, library, renderer, heldout)
+        for number, view in enumerate(views):
             for name, value in (view | {"cluster": cluster}).items():
                 arrays[name][(cluster - first) * VIEWS_PER_CLUSTER + number] = value
     partial_path = _shard_path(job, index).with_suffix(".partial")

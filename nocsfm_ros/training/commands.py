@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from nocsfm_ros.data.views import ViewDataset
-from nocsfm_ros.errors import ConfigError
+from nocsfm_ros.errors import CheckpointError, ConfigError
 from nocsfm_ros.flow.autoencoder import Autoencoder, build_autoencoder
 from nocsfm_ros.flow.checkpoints import load_pretrained
 from nocsfm_ros.flow.velocity import VelocityNetwork
@@ -22,6 +22,7 @@ from nocsfm_ros.training.pairs import FEATURES, PairSampler
 def train(
     part: str, data: Path, out: Path, hours: float, report: Callable[[str], None], *, batch_size: int = 32,
     seed: int = 0, num_threads: int = 2, backbone: str = EFFICIENTNET, start: Path | None = None,
+    objective: str = "flow",
 ) -> None:
     """Train "autoencoder" or "flow" on the views in `data`; resumes from what `out` holds.
 
@@ -38,10 +39,12 @@ def train(
         num_threads: of the CPU.
         backbone: whose features the flow is given, see model.backbone; empty for none.
         start: a weights folder to begin from instead of fresh weights.
+        objective: "flow", or "diffusion" to train the velocity network as flow.diffusion needs it.
 
     Raises:
         ConfigError: unknown part, or an odd batch size.
-        CheckpointError: flow before its autoencoder, a state that does not fit, or start weights of another backbone.
+        CheckpointError: flow before its autoencoder, a state that does not fit, or start weights of another backbone
+            or objective.
     """
     if part not in ("autoencoder", "flow"):
         raise ConfigError("nocsfm train", got=part, expected="autoencoder or flow")
@@ -65,10 +68,14 @@ def train(
     channels = store_features(data, backbone, load_backbone(backbone, "cpu"), report) if backbone else 0
     views = ViewDataset(data, (FEATURES,) if backbone else ())
     velocity = (
-        VelocityNetwork(autoencoder.latent_channels, context_channels=channels, context_backbone=backbone)
+        VelocityNetwork(
+            autoencoder.latent_channels, context_channels=channels, context_backbone=backbone, objective=objective
+        )
         if start is None else load_pretrained(VelocityNetwork, start / "velocity")
     )
     velocity.check_backbone(backbone)
+    if velocity.config["objective"] != objective:
+        raise CheckpointError(f"objective of {start}", got=velocity.config["objective"], expected=objective)
     train_flow(PairSampler(views, seed).batches(batch_size), autoencoder, velocity.train(), out / "flow_run", hours,
                report)
     velocity.save_pretrained(out / "velocity", safe_serialization=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch.nn.functional import avg_pool2d
 
 from nocsfm_ros.device import fast_autocast
 from nocsfm_ros.flow.autoencoder import Autoencoder
+from nocsfm_ros.flow.diffusion import NUM_TIMES, clean_latent, noise_schedule, tau_of_times
+from nocsfm_ros.flow.diffusion import OBJECTIVE as DIFFUSION
 from nocsfm_ros.flow.path import draw_tau, point_on_path
 from nocsfm_ros.flow.velocity import LOG_SIGMA_RANGE, PATCH, VelocityNetwork, apply_affine
 from nocsfm_ros.training.loop import Losses, TrainingRun
@@ -48,7 +51,7 @@ def train_flow(
 def flow_losses(
     model: VelocityNetwork, autoencoder: Autoencoder, batch: PairBatch, generator: torch.Generator
 ) -> Losses:
-    """Flow matching in the latent, foreground-weighted, plus losses on what the one-step result decodes to.
+    """Error of the velocity in the latent, foreground-weighted, plus losses on what the one-step result decodes to.
 
     Those are the coordinates, the mask, the affine map on the cells that show the object, and the likelihood of the
     coordinates' error under the predicted sigma (Laplace; Kendall and Gal, NeurIPS 2017).
@@ -56,16 +59,15 @@ def flow_losses(
     with torch.no_grad():
         z0 = autoencoder.encode_picture(batch.rgb).float()
         z1 = autoencoder.encode_nocs(batch.nocs, batch.mask).float()
-    tau = draw_tau(len(z0), TAU_ZERO_SHARE, generator)
-    z_tau = point_on_path(z0, z1, tau)
+    sample = (_noisy if model.config.get("objective") == DIFFUSION else _on_path)(z0, z1, generator)
     tokens = model.encode_reference(batch.reference, batch.reference_context)
     live = model.encode_live(batch.live, batch.live_context, batch.hints)
-    said = model(z_tau, tau, live, tokens)
+    said = model(sample.shown, sample.tau, live, tokens)
     velocity = said.velocity.float()
     share = avg_pool2d(batch.mask, PATCH)
     weight = 1 + FOREGROUND_WEIGHT * share
-    latent = (weight * (velocity - (z1 - z0)) ** 2).mean() / weight.mean()
-    nocs, logit = autoencoder.decode_nocs(z_tau + (1 - tau.view(-1, 1, 1, 1)) * velocity)
+    latent = (weight * (velocity - sample.velocity) ** 2).mean() / weight.mean()
+    nocs, logit = autoencoder.decode_nocs(sample.end(velocity))
     whole_cell = (share > WHOLE_CELL).float() * live.xyz[:, 3:]
     cell_nocs = avg_pool2d(batch.nocs * batch.mask, PATCH) / share.clamp(min=1e-3)
     error = avg_pool2d((nocs.detach() - batch.nocs).abs().mean(dim=1, keepdim=True) * batch.mask, PATCH) / share.clamp(
@@ -81,6 +83,34 @@ def flow_losses(
         + SIGMA_WEIGHT * parts["sigma"]
     )
     return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}
+
+
+class _Sample(NamedTuple):
+    """What the network is shown at time tau (B,), the velocity it should say, and the z1 that a velocity leads to."""
+
+    shown: torch.Tensor
+    tau: torch.Tensor
+    velocity: torch.Tensor
+    end: Callable[[torch.Tensor], torch.Tensor]
+
+
+def _on_path(z0: torch.Tensor, z1: torch.Tensor, generator: torch.Generator) -> _Sample:
+    """Flow matching: see flow.path."""
+    tau = draw_tau(len(z0), TAU_ZERO_SHARE, generator)
+    z_tau = point_on_path(z0, z1, tau)
+    return _Sample(z_tau, tau, z1 - z0, lambda velocity: z_tau + (1 - tau.view(-1, 1, 1, 1)) * velocity)
+
+
+def _noisy(z0: torch.Tensor, z1: torch.Tensor, generator: torch.Generator) -> _Sample:
+    """Diffusion: see flow.diffusion."""
+    schedule = noise_schedule()
+    times = torch.randint(NUM_TIMES, (len(z1),), generator=generator, device=generator.device)
+    noise = torch.randn(z1.shape, generator=generator, device=generator.device)
+    z = schedule.add_noise(z1, noise, times)
+    return _Sample(
+        torch.cat([z, z0], dim=1), tau_of_times(times), schedule.get_velocity(z1, noise, times),
+        lambda velocity: clean_latent(z, velocity, times),
+    )
 
 
 def _laplace(error: torch.Tensor, log_sigma: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
