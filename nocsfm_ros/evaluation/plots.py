@@ -31,7 +31,8 @@ def plot_curves(rows: Mapping[str, Any], path: Path) -> None:
             at = np.array([BINS.index(name) for name in names]) + 0.06 * (number - 2)  # beside each other
             values, errors = _with_interval([bins[name] for name in names], key)
             axes.errorbar(at, values, errors, label=row, color=COLOURS[number], marker="o", markersize=4, capsize=2)
-    for axes, label in ((within, "poses within 5 deg and 5 cm, %"), (rotation, "median rotation error, deg (180: no pose)")):
+    labels = "poses within 5 deg and 5 cm, %", "median rotation error, deg (180: no pose)"
+    for axes, label in zip((within, rotation), labels, strict=True):
         axes.set_xticks(range(len(BINS)), BINS)
         _finish(axes, "view change from the reference, deg", label)
     figure.legend(*rotation.get_legend_handles_labels(), loc="outside right upper")
@@ -55,7 +56,8 @@ def plot_steps(rows: Mapping[str, Any], path: Path) -> None:
             for x, y, name in zip(at, heights, names, strict=True):
                 steps = name.rpartition("_")[2] if "_" in name else "1"
                 axes.annotate(steps, (x, y), xytext=(5, 5), textcoords="offset points")
-    for axes, label in ((within, "poses within 5 deg and 5 cm, %"), (nocs, "median NOCS error, share of the diagonal")):
+    labels = "poses within 5 deg and 5 cm, %", "median NOCS error, share of the diagonal"
+    for axes, label in zip((within, nocs), labels, strict=True):
         axes.set_xlim(left=0)
         axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
         _finish(axes, "ms per object; the numbers are steps", label)
