@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from nocsfm_ros.config import Config
+from nocsfm_ros.data.library import MeshLibrary
 from nocsfm_ros.estimator import Estimator
+from nocsfm_ros.evaluation.evaluate import NO_DIFFUSION, NO_HANDS, evaluate
 from nocsfm_ros.evaluation.metrics import bootstrap_interval, markdown_table, summarise_row
 from nocsfm_ros.evaluation.pairs import ROWS, Answer, Case, RowResult, diffusion_rows, view_change_deg
 from nocsfm_ros.evaluation.plots import plot_curves, plot_steps
@@ -155,9 +158,9 @@ def test_bootstrap_interval_holds_the_mean_and_narrows_with_more_values() -> Non
 
 def test_hands_are_judged_by_the_visible_part_and_an_absent_object_by_an_empty_mask(case: Case) -> None:
     emptied = case.live | {"mask": np.zeros_like(case.live["mask"])}
-    views = HandViews([case.reference, *[case.live] * 4, emptied])
+    views: Any = Views([case.reference, *[case.live] * 4, emptied])
     robustness = Robustness()
-    robustness.add_hands(views, 3, case.estimator)  # type: ignore[arg-type]
+    robustness.add_hands(views, 3, case.estimator)
     shown = robustness.masks["hand_1.0"]
     assert shown == robustness.masks["hand_0.5"] and 0 <= shown[0] <= 1
     small = robustness.masks["absent"] == [1.0]
@@ -166,12 +169,30 @@ def test_hands_are_judged_by_the_visible_part_and_an_absent_object_by_an_empty_m
     assert robustness.summary()["num_hands"] == 1
 
 
-class HandViews(list[dict[str, Any]]):
-    """Six views of cluster 3."""
+class Views(list[dict[str, Any]]):
+    """Views of cluster 3 as a ViewDataset gives them."""
+
+    mesh_names = ("procedural/100000", "procedural/100001")
 
     def column(self, name: str) -> Any:
-        assert name == "cluster"
-        return np.full(len(self), 3)
+        return np.array([({"cluster": 3, "visible": 1.0, "mesh": 0} | view)[name] for view in self])
+
+
+def test_evaluation_writes_figures_table_and_plots_and_says_what_it_left_out(
+    estimator: Estimator, tmp_path: Path
+) -> None:
+    (tmp_path / "meshes-1").mkdir()
+    (tmp_path / "meshes-1" / "usable.txt").write_text("", encoding="utf-8")
+    views: Any = Views(plate_view(angle, 0.0) | {"mesh": mesh} for angle, mesh in ((0, 0), (10, 0), (50, 1)))
+    out, facts = tmp_path / "out", {"command": "nocsfm evaluate"}
+    metrics = evaluate(views, MeshLibrary(tmp_path), estimator, out, 2, facts, print)
+    assert json.loads((out / "metrics.json").read_text(encoding="utf-8")) == metrics
+    assert list(metrics["rows"]) == list(ROWS) and metrics["command"] == "nocsfm evaluate"
+    assert sum(metrics["rows"]["flow"]["bins"][name]["n"] for name in ("le30", "30-60") if name in
+               metrics["rows"]["flow"]["bins"]) == 2
+    assert set(metrics["robustness"]["mask_iou"]) >= {"as_is", "grey", "no_depth", "holes", "other_object"}
+    assert metrics["left_out"] == [NO_DIFFUSION, NO_HANDS]
+    assert all((out / name).stat().st_size for name in ("table.md", "curves.png", "steps.png"))
 
 
 def test_plots_are_drawn_of_the_rows_there_are(tmp_path: Path) -> None:
@@ -181,7 +202,8 @@ def test_plots_are_drawn_of_the_rows_there_are(tmp_path: Path) -> None:
     plot_curves(rows, tmp_path / "curves.png")
     plot_steps(rows, tmp_path / "steps.png")
     for name in ("curves.png", "steps.png"):
-        assert len(np.unique(cv2.imread(str(tmp_path / name)).reshape(-1, 3), axis=0)) > 20
+        picture = cv2.imread(str(tmp_path / name))
+        assert picture is not None and len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
 
 
 def test_interval_of_a_median_holds_it() -> None:
