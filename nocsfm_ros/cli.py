@@ -137,6 +137,7 @@ def _add_render(parser: argparse.ArgumentParser) -> None:
     target.add_argument("--demo", type=Path, metavar="DIR", help="the demo sequence and its reference")
     split_help = "test: meshes that training never sees"
     parser.add_argument("--split", default="train", choices=("train", "test"), help=split_help)
+    parser.add_argument("--hands", action="store_true", help="hands on the objects: for evaluate --hands")
     parser.add_argument(
         "--clusters", type=_positive, default=1000, metavar="N", help="objects, six views each"
     )
@@ -185,15 +186,17 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_evaluate)
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="views of `render --split test`"
+        "--out", type=Path, required=True, metavar="DIR", help="gets metrics.json, table.md, curves.png, steps.png"
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="gets metrics.json and table.md"
-    )
+    parser.add_argument("--split", default="test", choices=("train", "test"), help="views in data/SPLIT")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="views of `nocsfm render` in another folder")
     parser.add_argument("--weights", default="", metavar="DIR", help="default: the embedded ones")
+    parser.add_argument("--diffusion", type=Path, metavar="DIR", help="weights trained as a diffusion model")
+    parser.add_argument("--hands", type=Path, metavar="DIR", help="views of `nocsfm render --split test --hands`")
     parser.add_argument(
         "--pairs", type=_positive, default=400, metavar="N", help="reference and live view pairs"
     )
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="of parsed meshes (default ~/.cache/nocsfm)")
 
 
 def _run_track(options: argparse.Namespace) -> None:
@@ -212,7 +215,7 @@ def _run_render(options: argparse.Namespace) -> None:
     from nocsfm_ros.data.shards import RenderJob, render_views
 
     cache = options.cache or DEFAULT_CACHE
-    job = RenderJob(options.out, cache, options.clusters, options.split, options.seed)
+    job = RenderJob(options.out, cache, options.clusters, options.split, options.seed, hands=options.hands)
     render_views(job, options.workers, lambda progress: print(progress, flush=True))
 
 
@@ -234,17 +237,29 @@ def _run_train(options: argparse.Namespace) -> None:
 
 def _run_evaluate(options: argparse.Namespace) -> None:
     from nocsfm_ros.config import Config, replace_values
+    from nocsfm_ros.data.catalogue import DEFAULT_CACHE
+    from nocsfm_ros.data.library import build_cache
     from nocsfm_ros.data.views import ViewDataset
-    from nocsfm_ros.evaluation.metrics import evaluate_pairs, machine_and_weights, markdown_table
+    from nocsfm_ros.evaluation.evaluate import describe_machine, evaluate, weights_sha256
+    from nocsfm_ros.evaluation.metrics import markdown_table
     from nocsfm_ros.flow.checkpoints import weights_folder
+    from nocsfm_ros.flow.model import FlowModel
     from nocsfm_ros.tracking.tracker import build_tracker
 
-    views = ViewDataset(options.data)
+    data = options.data or Path("data") / options.split
+    views, hands = ViewDataset(data), ViewDataset(options.hands) if options.hands else None
     estimator = build_tracker(replace_values(Config(), {"model.weights": options.weights})).estimator
-    weights = f" --weights {options.weights}" if options.weights else ""
-    command = f"nocsfm evaluate --data {options.data} --pairs {options.pairs}{weights}"
-    facts = {"command": command, **machine_and_weights(weights_folder(options.weights))}
-    metrics = evaluate_pairs(views, estimator, options.out, options.pairs, facts, partial(print, flush=True))
+    diffusion, command = None, f"nocsfm evaluate --data {data} --pairs {options.pairs}"
+    facts = {"machine": describe_machine(), "weights_sha256": weights_sha256(weights_folder(options.weights))}
+    if options.diffusion:
+        diffusion = FlowModel.from_folder(options.diffusion, str(estimator.flow.device))
+        facts["diffusion_sha256"] = weights_sha256(options.diffusion)
+    for name in ("weights", "diffusion", "hands"):
+        command += f" --{name} {getattr(options, name)}" if getattr(options, name) else ""
+    metrics = evaluate(
+        views, build_cache(options.cache or DEFAULT_CACHE), estimator, options.out, options.pairs,
+        {"command": command, **facts}, partial(print, flush=True), diffusion=diffusion, hands=hands,
+    )
     print(markdown_table(metrics))
 
 

@@ -212,7 +212,9 @@ def test_track_unknown_source_is_a_user_error(tmp_path: Path, capsys: pytest.Cap
         ["import", "s", "--out", "o", "--split", "test", "--stride", "5"],
         ["train", "autoencoder", "--data", "d", "--out", "o", "--hours", "0.5", "--resume"],
         ["train", "flow", "--data", "d", "--out", "o", "--hours", "1"],
-        ["evaluate", "--data", "d", "--out", "o"],
+        ["render", "--out", "o", "--split", "test", "--hands"],
+        ["evaluate", "--out", "o"],
+        ["evaluate", "--data", "d", "--out", "o", "--diffusion", "w", "--hands", "h", "--cache", "c"],
     ],
 )
 def test_parser_knows_every_subcommand(arguments: list[str]) -> None:
@@ -238,6 +240,14 @@ def test_parser_refuses_malformed_command_lines(
     with pytest.raises(SystemExit, match="2"):
         cli.build_parser().parse_args(arguments)
     assert "usage: nocsfm" in capsys.readouterr().err
+
+
+def test_evaluate_without_data_looks_for_the_splits_folder_and_says_how_to_make_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["evaluate", "--out", "o"]) == cli.USER_ERROR
+    assert "nocsfm render --out data/test" in capsys.readouterr().err
 
 
 def test_config_from_options_file_then_settings(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -43,12 +43,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Scene:
-    """Items (the target first), light and camera of one view."""
+    """Items (the target first), light and camera of one view; `up` is the table's normal in the camera, if any."""
 
     items: list[Item]
     light: Light
     K: Float64Array
     background: tuple[float, float, float]
+    up: Float64Array | None = None
 
 
 def surface_pool(seed: int, count: int = 64) -> npt.NDArray[np.uint8]:
@@ -117,7 +118,14 @@ def sample_scene(
     if crowded and rng.random() < 0.3:
         items.append(_occluder(rng, library, target, hull_cam, heldout, num_surfaces))
     red, green, blue = rng.uniform(0, 1, 3)
-    return Scene(items, sample_light(rng, sun_side), K, (red, green, blue))
+    return Scene(items, sample_light(rng, sun_side), K, (red, green, blue), up)
+
+
+def with_hand(rng: np.random.Generator, library: MeshLibrary, target: Target, scene: Scene) -> Scene:
+    """The scene with a hand on its target."""
+    T_cam_obj = scene.items[0].T_cam_obj
+    hull_cam = library.hull(target.index) * target.diagonal_m @ T_cam_obj[:3, :3].T + T_cam_obj[:3, 3]
+    return replace(scene, items=[*scene.items, *holding_hand(rng, hull_cam, scene.up)])
 
 
 def sample_light(rng: np.random.Generator, above: Float64Array) -> Light:

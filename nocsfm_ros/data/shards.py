@@ -23,7 +23,15 @@ from nocsfm_ros.data.library import MeshLibrary, build_cache
 from nocsfm_ros.data.meshes import write_mesh_list
 from nocsfm_ros.data.renderer import Renderer
 from nocsfm_ros.data.scenes import surface_pool
-from nocsfm_ros.data.views import FIELDS, NUM_SURFACES, VIEWS_PER_CLUSTER, ViewDataset, render_cluster, save_shard
+from nocsfm_ros.data.views import (
+    FIELDS,
+    NUM_SURFACES,
+    VIEWS_PER_CLUSTER,
+    ViewDataset,
+    render_cluster,
+    render_hands,
+    save_shard,
+)
 from nocsfm_ros.errors import ConfigError
 
 ENGINE_VERSION = 2  # one version, seed and cluster number: one picture
@@ -33,7 +41,10 @@ _KEY = "render.json"
 
 @dataclass(frozen=True)
 class RenderJob:
-    """What one folder of views is: `num_clusters` clusters of six views, `split` "train" or "test"."""
+    """What one folder of views is: `num_clusters` clusters of six views, `split` "train" or "test".
+
+    With `hands` the clusters are those of render_hands, for evaluation only.
+    """
 
     out: Path
     cache: Path
@@ -41,6 +52,7 @@ class RenderJob:
     split: str = "train"
     seed: int = 0
     clusters_per_shard: int = 100
+    hands: bool = False
 
     def shard(self, index: int) -> Path:
         """Folder of one finished shard."""
@@ -111,7 +123,8 @@ def render_views(job: RenderJob, workers: int = 2, on_progress: Callable[[Progre
 def _claim(job: RenderJob) -> None:
     """Write or compare render.json: shards of two jobs in one folder would be a silent mixture."""
     key = {
-        "engine": ENGINE_VERSION, "split": job.split, "seed": job.seed, "clusters_per_shard": job.clusters_per_shard
+        "engine": ENGINE_VERSION, "split": job.split, "seed": job.seed, "clusters_per_shard": job.clusters_per_shard,
+        "hands": job.hands,
     }
     path = job.out / _KEY
     job.out.mkdir(parents=True, exist_ok=True)
@@ -149,7 +162,8 @@ def _render_shard(job: RenderJob, index: int) -> None:
         if _stop.is_set():
             return
         rng = np.random.default_rng([job.seed, int(heldout), cluster])
-        for number, view in enumerate(render_cluster(rng, library, _renderer, heldout)):
+        views = (render_hands if job.hands else render_cluster)(rng, library, _renderer, heldout)
+        for number, view in enumerate(views):
             for name, value in (view | {"cluster": cluster}).items():
                 arrays[name][place * VIEWS_PER_CLUSTER + number] = value
         with _count.get_lock():

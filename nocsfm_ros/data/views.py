@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import numpy.typing as npt
 
 from nocsfm_ros.data.library import MeshLibrary
 from nocsfm_ros.data.renderer import Renderer
-from nocsfm_ros.data.scenes import FRAME_WH, TARGET, Scene, Target, sample_scene, sample_target
+from nocsfm_ros.data.scenes import FRAME_WH, TARGET, Scene, Target, sample_scene, sample_target, with_hand
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.types import Float64Array
 
 CROP_SIZE = 256
 VIEWS_PER_CLUSTER = 6
+HAND_SHARES, HAND_TOLERANCE, HAND_TRIES = (1.0, 0.9, 0.7, 0.5), 0.05, 25
+HELD_M = 0.2  # diagonal of what a hand holds, at most
 NUM_SURFACES = 64
 DEPTH_UNIT_M = 1e-4
 MAX_DEPTH_M = 6.5
@@ -105,6 +108,52 @@ def render_cluster(
             views += [view] if view is not None else []
             if len(views) == num_views:
                 return views
+
+
+def render_hands(
+    rng: np.random.Generator, library: MeshLibrary, renderer: Renderer, heldout: bool
+) -> list[View]:
+    """Six views of one random target: a reference, then one other scene with a hand on the target.
+
+    The hand leaves HAND_SHARES of the target visible, to HAND_TOLERANCE; 1 is the scene without a hand. The last view
+    is the scene without the target, its mask empty.
+    """
+    while True:
+        target = sample_target(rng, library, heldout, NUM_SURFACES)
+        if target.diagonal_m > HELD_M:
+            continue
+        elsewhere, scene = (
+            sample_scene(rng, library, target, heldout, NUM_SURFACES, crowded=False) for _ in range(2)
+        )
+        views: list[View] = []
+        for wanted, share in ((elsewhere, 1.0), *((scene, share) for share in HAND_SHARES)):
+            view = _with_share_visible(rng, library, renderer, wanted, target, share)
+            if view is None:
+                break
+            views.append(view)
+        else:
+            return [*views, _without_target(renderer, scene, views[1])]
+
+
+def _with_share_visible(
+    rng: np.random.Generator, library: MeshLibrary, renderer: Renderer, scene: Scene, target: Target, share: float
+) -> View | None:
+    """The scene with hands that leave a share of the target visible, or None where HAND_TRIES found none."""
+    for _ in range(HAND_TRIES if share < 1 else 1):
+        held = scene
+        for _ in range(int(rng.integers(1, 3)) if share < 1 else 0):
+            held = with_hand(rng, library, target, held)
+        view = render_crop(rng, renderer, held, target, library.hull(target.index))
+        if view is not None and abs(view["visible"] - share) <= HAND_TOLERANCE:
+            return view
+    return None
+
+
+def _without_target(renderer: Renderer, scene: Scene, view: View) -> View:
+    """The same crop of the scene as `view`, the target taken away."""
+    A = view["K"] @ np.linalg.inv(scene.K)
+    emptied = replace(scene, items=scene.items[1:])
+    return view | _picture_of(renderer, emptied, A, CROP_SIZE / A[0, 0]) | {"visible": 0.0}
 
 
 def render_crop(

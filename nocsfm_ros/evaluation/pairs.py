@@ -6,7 +6,8 @@ Every row runs the code of the node. The rows:
 ``flow_paper`` the flow on the two pictures and the reference's mask alone: no depth, no matches, no backbone features
                (the pose then takes the live depth and the reference's scale, as every row does);
 ``flow``       RANSAC-Umeyama on the flow's coordinates, one Euler step; ``flow_4`` and ``flow_10``: more steps;
-``product``    what the node does when it searches: all hypotheses, scored and refined, and a second look.
+``product``    what the node does when it searches: all hypotheses, scored and refined, and a second look;
+``diffusion_10`` and ``diffusion_50``: as ``flow``, by a network trained as a diffusion model, in DDIM steps.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
 from nocsfm_ros.data.views import DEPTH_UNIT_M, View, ViewDataset
 from nocsfm_ros.estimator import MIN_POINTS, Estimator, largest_component, near_surface
-from nocsfm_ros.flow.model import CROP_SIDE
+from nocsfm_ros.evaluation.box_iou import box_iou, released_box_iou
+from nocsfm_ros.evaluation.point_errors import add_m, adds_m
+from nocsfm_ros.evaluation.shapes import ObjectShape
+from nocsfm_ros.flow.model import CROP_SIDE, EncodedView, FlowModel
 from nocsfm_ros.geometry.crops import coordinates, crop_frame, crop_mask
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg
 from nocsfm_ros.hypotheses import flow_pose, guessed_poses, match_pose
@@ -55,13 +59,28 @@ class Answer:
 
 @dataclass(frozen=True)
 class RowResult:
-    """One row's errors on a pair, infinite without a pose; `nocs_err` is a share of the diagonal, NaN without a map."""
+    """One row's errors on a pair.
+
+    Attributes:
+        mask_iou: of the visible object.
+        nocs_err: median, share of the diagonal of the object's box; NaN without coordinates.
+        rot_err_deg, trans_err_m, add_m, adds_m: infinite without a pose.
+        diameter_m: of the object: what ADD and ADD-S are compared with.
+        box_iou, released_box_iou: see evaluation.box_iou; 0 without a pose. The box is the true one, at the estimated
+            pose: the reference's depth fixes the size.
+        ms: time of one live crop.
+    """
 
     mask_iou: float
     nocs_err: float
-    rot_err_deg: float
-    trans_err_m: float
     ms: float
+    diameter_m: float
+    rot_err_deg: float = float("inf")
+    trans_err_m: float = float("inf")
+    add_m: float = float("inf")
+    adds_m: float = float("inf")
+    box_iou: float = 0.0
+    released_box_iou: float = 0.0
 
 
 class Case:
@@ -89,6 +108,12 @@ class Case:
         self.feature_crop, self.features = estimator.encode_features(self.frame, (-0.5, -0.5, *self.frame.size_wh))
         self.features_ms = _ms(begin)
 
+    @cached_property
+    def answer_of_flow(self) -> tuple[NocsMap, float]:
+        """The flow on the frame as it is, one step, and its milliseconds with those of the features."""
+        begin = time.perf_counter()
+        return self.flow(self.frame), _ms(begin) + self.features_ms
+
     def flow(self, frame: RgbdFrame, steps: int = 1) -> NocsMap:
         """The flow on a variant of the live frame with the live picture's features."""
         return self.estimator.flow.predict(
@@ -104,21 +129,32 @@ class Case:
         anchor = flow_pose(nocs_map, points_cam, uv, config, self.view.anchor_scale_m)
         return None if anchor is None else self.view.pose_from_anchor(anchor, anchor.scale_m)
 
-    def result(self, answer: Answer) -> RowResult:
-        """An answer's errors."""
-        rot_err_deg, trans_err_m = self._pose_errors(answer.pose)
-        mask_iou, nocs_err = iou(answer.mask, self.mask), self._nocs_error(answer.nocs)
-        return RowResult(mask_iou, nocs_err, rot_err_deg, trans_err_m, answer.ms)
+    def encoded_by(self, model: FlowModel) -> EncodedView:
+        """The reference as another model than the estimator's needs it."""
+        crop, view = _crop(self.reference_frame), self.view
+        nocs = None
+        if view.anchor_scale_m is not None:
+            T_anchor_cam = invert(view.T_cam_obj @ view.T_obj_anchor)
+            nocs = coordinates(crop, T_anchor_cam) / np.float32(view.anchor_scale_m)
+        return model.encode_view(crop, crop_mask(self.reference_mask, crop), nocs, view.features.features)
 
-    def _pose_errors(self, pose: SimilarityPose | None) -> tuple[float, float]:
-        """Rotation (deg) and translation (m, of the mesh's centre) error, symmetry taken out."""
-        if pose is None:
-            return float("inf"), float("inf")
-        T_est = pose.T_cam_obj @ invert(self.view.T_cam_obj) @ self.reference["T_cam_obj"]
-        T_true = self.live["T_cam_obj"]
-        S = nearest_symmetry(T_est[:3, :3], T_true[:3, :3], int(self.live["fold"]))
-        trans_err_m = float(np.linalg.norm(T_est[:3, 3] - T_true[:3, 3]))
-        return rotation_angle_deg(T_est[:3, :3] @ S[:3, :3], T_true[:3, :3]), trans_err_m
+    def result(self, answer: Answer, shape: ObjectShape) -> RowResult:
+        """An answer's errors, symmetry taken out."""
+        mask_iou, nocs_err = iou(answer.mask, self.mask), self._nocs_error(answer.nocs)
+        if answer.pose is None:
+            return RowResult(mask_iou, nocs_err, answer.ms, shape.diameter_m)
+        T_est = answer.pose.T_cam_obj @ invert(self.view.T_cam_obj) @ self.reference["T_cam_obj"]
+        T_true, fold = self.live["T_cam_obj"], int(self.live["fold"])
+        R_est, R_true = T_est[:3, :3], T_true[:3, :3]
+        sizes = shape.size_m, shape.size_m
+        return RowResult(
+            mask_iou, nocs_err, answer.ms, shape.diameter_m,
+            rot_err_deg=rotation_angle_deg(R_est @ nearest_symmetry(R_est, R_true, fold)[:3, :3], R_true),
+            trans_err_m=float(np.linalg.norm(T_est[:3, 3] - T_true[:3, 3])),
+            add_m=add_m(T_est, T_true, shape.points_m, fold), adds_m=adds_m(T_est, T_true, shape.points_m),
+            box_iou=box_iou(T_est, T_true, *sizes, fold),
+            released_box_iou=released_box_iou(T_est, T_true, *sizes, fold),
+        )
 
     def _nocs_error(self, nocs: Float32Array | None) -> float:
         """Median distance of coordinates to the true ones over the true mask, as a share of the mesh's diagonal."""
@@ -136,14 +172,15 @@ class Case:
 
 def identity(case: Case) -> Answer:
     """See the module."""
+    nocs_map, flow_ms = case.answer_of_flow
     begin, config = time.perf_counter(), case.estimator.config.registration
-    mask = mask_of(case.flow(case.frame))
+    mask = mask_of(nocs_map)
     points_cam, _ = object_points(case.crop.depth_m, mask, case.crop.K_crop, config)
     if case.model.cloud is None or len(points_cam) < MIN_POINTS:
-        return Answer(mask, None, None, _ms(begin) + case.features_ms)
+        return Answer(mask, None, None, _ms(begin) + flow_ms)
     start = guessed_poses(case.crop, points_cam, case.view, case.model)[0]
     pose = refine(start, points_cam, case.model.cloud, config).pose
-    return Answer(mask, pose, None, _ms(begin) + case.features_ms)
+    return Answer(mask, pose, None, _ms(begin) + flow_ms)
 
 
 def matches(case: Case) -> Answer:
@@ -167,11 +204,30 @@ def flow_paper(case: Case) -> Answer:
     return Answer(mask_of(nocs_map), case.pose_of(nocs_map), nocs_map.nocs, _ms(begin))
 
 
-def flow(case: Case, steps: int = 1) -> Answer:
+def flow(case: Case) -> Answer:
+    """See the module."""
+    nocs_map, flow_ms = case.answer_of_flow
+    return _registered(case, nocs_map, flow_ms)
+
+
+def flow_in_steps(case: Case, steps: int) -> Answer:
     """See the module."""
     begin = time.perf_counter()
     nocs_map = case.flow(case.frame, steps)
-    return Answer(mask_of(nocs_map), case.pose_of(nocs_map), nocs_map.nocs, _ms(begin) + case.features_ms)
+    return _registered(case, nocs_map, _ms(begin) + case.features_ms)
+
+
+def diffusion(case: Case, model: FlowModel, steps: int) -> Answer:
+    """See the module."""
+    encoded, begin = case.encoded_by(model), time.perf_counter()
+    nocs_map = model.predict(case.crop, encoded, case.view.anchor_scale_m, case.features.features, steps)
+    return _registered(case, nocs_map, _ms(begin) + case.features_ms)
+
+
+def _registered(case: Case, nocs_map: NocsMap, ms: float) -> Answer:
+    """The map's own mask and pose; `ms` is what the map took."""
+    begin = time.perf_counter()
+    return Answer(mask_of(nocs_map), case.pose_of(nocs_map), nocs_map.nocs, ms + _ms(begin))
 
 
 def product(case: Case) -> Answer:
@@ -184,10 +240,16 @@ def product(case: Case) -> Answer:
     return Answer(mask, estimate.pose, nocs, _ms(begin), estimate.confidence)
 
 
-ROWS: dict[str, Callable[[Case], Answer]] = {
-    "identity": identity, "matches": matches, "flow_paper": flow_paper, "flow": flow,
-    "flow_4": partial(flow, steps=4), "flow_10": partial(flow, steps=10), "product": product,
+Row = Callable[[Case], Answer]
+ROWS: dict[str, Row] = {
+    "identity": identity, "matches": matches, "flow_paper": flow_paper, "flow": flow, "product": product,
+    "flow_4": partial(flow_in_steps, steps=4), "flow_10": partial(flow_in_steps, steps=10),
 }
+
+
+def diffusion_rows(model: FlowModel) -> dict[str, Row]:
+    """The rows of a network trained as a diffusion model."""
+    return {f"diffusion_{steps}": partial(diffusion, model=model, steps=steps) for steps in (10, 50)}
 
 
 def draw_pairs(views: ViewDataset, count: int, seed: int = 0, limit_deg: float = 90.0) -> list[tuple[int, int]]:

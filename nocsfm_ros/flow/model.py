@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ from nocsfm_ros.flow.conditions import (
     reference_cells,
     reference_condition,
 )
+from nocsfm_ros.flow.diffusion import OBJECTIVE as DIFFUSION
+from nocsfm_ros.flow.diffusion import denoise
 from nocsfm_ros.flow.path import integrate
 from nocsfm_ros.flow.transformer import VelocityTransformer
-from nocsfm_ros.flow.velocity import LOG_SIGMA_RANGE, VelocityNetwork
+from nocsfm_ros.flow.velocity import LOG_SIGMA_RANGE, FlowStep, VelocityNetwork
 from nocsfm_ros.geometry.crops import R_ray_cam
 from nocsfm_ros.types import BoolArray, Float32Array, NocsMap, ObjectCrop
 
@@ -53,6 +56,11 @@ class EncodedView:
     tokens: torch.Tensor
     features: torch.Tensor | None
     cells: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def solver_of(velocity: Velocity) -> Callable[..., tuple[torch.Tensor, FlowStep]]:
+    """What takes z0 to z1 with this network: Euler steps of the flow, or DDIM."""
+    return denoise if velocity.config.get("objective") == DIFFUSION else integrate
 
 
 class FlowModel:
@@ -120,7 +128,7 @@ class FlowModel:
             view: from encode_view.
             scale_m: metres per NOCS unit of that view, or None if it had no depth.
             features: (h, w, C) float32 of length 1, the backbone's of the same square; None without.
-            steps: Euler steps.
+            steps: Euler steps, or DDIM steps of weights trained as a diffusion model.
         """
         rgb, depth_m = pictures(self._tensor(crop.rgb)), self._tensor(crop.depth_m)
         K_crop = self._tensor(crop.K_crop).float()
@@ -132,7 +140,7 @@ class FlowModel:
         condition = live_condition(rgb, depth_m, K_crop, R, scale).to(self.dtype)
         live = self.velocity.encode_live(condition, self._context(grid), hints)
         z0 = self.autoencoder.encode_picture(rgb.to(self.dtype))
-        z1, last = integrate(lambda z, tau: self.velocity(z, tau, live, view.tokens), z0, steps)
+        z1, last = solver_of(self.velocity)(lambda z, tau: self.velocity(z, tau, live, view.tokens), z0, steps)
         nocs, logit = self.autoencoder.decode_nocs(z1)
         log_sigma = last.log_sigma.float().clamp(*LOG_SIGMA_RANGE)
         sigma = interpolate(log_sigma, crop.rgb.shape[:2], mode="bilinear").exp()

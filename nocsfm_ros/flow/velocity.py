@@ -11,6 +11,7 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch import nn
 
 from nocsfm_ros.errors import CheckpointError
+from nocsfm_ros.flow.diffusion import OBJECTIVE as DIFFUSION
 
 CONDITION_CHANNELS = 8  # rgb 3, xyz 3, depth validity 1, mask 1: see flow.conditions
 HINT_CHANNELS = 5  # nocs of the match 3, whether it is mutual 1, similarity 1: see flow.conditions
@@ -34,7 +35,7 @@ class LiveView(NamedTuple):
 class FlowStep(NamedTuple):
     """What the network says of one step.
 
-    velocity: of the latent, shape of z.
+    velocity: (B, C, n, n) of the latent.
     affine: (B, 3, 4) that maps live xyz (as in the condition) to NOCS: the rigid object's whole answer in 12 numbers.
     log_sigma: (B, 1, n, n) log of the expected error of the decoded NOCS.
     """
@@ -59,12 +60,13 @@ class VelocityNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
         widths: channels at n, n/2 and n/4.
         context_channels: of the backbone's features; 0 for a network without.
         context_backbone: name of the backbone whose features it was trained with.
+        objective: "flow", or "diffusion" for a network that is shown the picture's latent beside a noisy one.
     """
 
     @register_to_config
     def __init__(
         self, latent_channels: int = 16, latent_side: int = 32, widths: tuple[int, int, int] = (48, 96, 192),
-        context_channels: int = 0, context_backbone: str = "",
+        context_channels: int = 0, context_backbone: str = "", objective: str = "flow",
     ) -> None:
         super().__init__()
         fine, middle, coarse = widths
@@ -77,7 +79,8 @@ class VelocityNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.context = nn.Conv2d(context_channels, middle, 1, bias=False) if context_channels else None
         self.hints = nn.Conv2d(HINT_CHANNELS, middle, 3, padding=1, bias=False) if context_channels else None
         self.positions = nn.Parameter(torch.randn(1, middle, latent_side // 2, latent_side // 2) * 0.02)
-        self.stem = nn.Conv2d(latent_channels + fine, fine, 3, padding=1)
+        shown = 2 * latent_channels if objective == DIFFUSION else latent_channels
+        self.stem = nn.Conv2d(shown + fine, fine, 3, padding=1)
         self.down_fine = ResidualBlock(fine, time_width)
         self.to_middle = nn.Conv2d(fine, middle, 3, stride=2, padding=1)
         self.down_middle = ResidualBlock(middle, time_width)
@@ -129,7 +132,7 @@ class VelocityNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """One evaluation.
 
         Args:
-            z: (B, C, n, n) latent at flow time tau.
+            z: (B, C, n, n) latent at flow time tau; (B, 2 C, n, n) for diffusion, see flow.diffusion.
             tau: (B,) in [0, 1].
             live: encode_live's output.
             tokens: encode_reference's output, batch B.

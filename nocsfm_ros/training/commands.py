@@ -120,6 +120,9 @@ def _train_flow(config: TrainConfig, out: Path, report: Report, start: Path | No
     extra = (FEATURES,) if channels else ()
     velocity = build_velocity(config, autoencoder, channels) if start is None else load_velocity(start / "velocity")
     velocity.check_backbone(config.network.backbone)
+    if (objective := velocity.config.get("objective", "flow")) != config.network.objective:
+        raise CheckpointError(f"objective of {start}", got=objective, expected=config.network.objective,
+                              mend="set network.objective to it, or train from fresh weights")
     # not its own `to`: diffusers warns there of an empty list of modules
     torch.nn.Module.to(velocity, device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     predict = partial(one_step, velocity, autoencoder)
@@ -150,7 +153,8 @@ def build_velocity(config: TrainConfig, autoencoder: Autoencoder, context_channe
             mend="take the transformer, or the autoencoder of `nocsfm train autoencoder`",
         )
     return VelocityNetwork(
-        autoencoder.latent_channels, side, dataclasses.astuple(network.unet), context_channels, network.backbone
+        autoencoder.latent_channels, side, dataclasses.astuple(network.unet), context_channels, network.backbone,
+        network.objective,
     )
 
 

@@ -105,6 +105,9 @@ class NetworkConfig:
         "unet", "the UNet with all conditions, or the published transformer on the picture's latent alone",
         choices=("unet", "transformer"),
     )
+    objective: str = _tunable(
+        "flow", "diffusion trains the UNet to denoise, for the comparison", choices=("flow", "diffusion")
+    )
     crop_side: int = _tunable(128, "of the square picture", unit="pixels", low=16, high=256)
     autoencoder: str = _tunable(
         "", "frozen one: 'embedded', a folder or a hub id; empty takes the one trained in --out"
@@ -181,6 +184,8 @@ def check_train_config(config: TrainConfig) -> None:
         problems.append(f"schedule.batch={schedule.batch} (odd)")
     if network.unet.fine % 8 or network.unet.middle % 48 or network.unet.coarse % 48:
         problems.append(f"network.unet={dataclasses.astuple(network.unet)} (multiples of 8, 48 and 48)")
+    if network.objective == "diffusion" and network.kind == "transformer":
+        problems.append("network.objective=diffusion (of the transformer)")
     if network.transformer.width % network.transformer.heads:
         problems.append("network.transformer.width (no multiple of heads)")
     if problems:

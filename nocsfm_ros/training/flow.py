@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch.nn.functional import avg_pool2d
 
 from nocsfm_ros.device import fast_autocast
 from nocsfm_ros.flow.autoencoder import Autoencoder
-from nocsfm_ros.flow.model import Velocity
-from nocsfm_ros.flow.path import draw_tau, integrate, point_on_path
+from nocsfm_ros.flow.diffusion import NUM_TIMES, clean_latent, noise_schedule, tau_of_times
+from nocsfm_ros.flow.diffusion import OBJECTIVE as DIFFUSION
+from nocsfm_ros.flow.model import Velocity, solver_of
+from nocsfm_ros.flow.path import draw_tau, point_on_path
 from nocsfm_ros.flow.velocity import LOG_SIGMA_RANGE, FlowStep, LiveView, apply_affine
 from nocsfm_ros.training.config import LossConfig
 from nocsfm_ros.training.loop import Losses, TrainingRun
@@ -16,6 +21,7 @@ from nocsfm_ros.training.losses import foreground_loss, mask_loss
 from nocsfm_ros.training.monitor import Monitor
 from nocsfm_ros.training.pairs import PairBatch, PairSampler
 
+WATCHED_STEPS = 10  # of a diffusion model, for samples
 WHOLE_CELL = 0.99  # of a cell's pixels: where the mean of its coordinates is the object's alone
 
 
@@ -41,7 +47,7 @@ def train_flow(
 def flow_losses(
     model: Velocity, autoencoder: Autoencoder, batch: PairBatch, generator: torch.Generator, weights: LossConfig
 ) -> Losses:
-    """Flow matching in the latent, foreground-weighted, plus losses on what the one-step result decodes to.
+    """Error of the velocity in the latent, foreground-weighted, plus losses on what the one-step result decodes to.
 
     Those are the coordinates, the mask, the affine map on the cells that show the object, and the likelihood of the
     coordinates' error under the predicted sigma (Laplace; Kendall and Gal, NeurIPS 2017). A loss of weight 0 is left
@@ -50,18 +56,19 @@ def flow_losses(
     with torch.no_grad():
         z0 = autoencoder.encode_picture(batch.rgb).float()
         z1 = autoencoder.encode_nocs(batch.nocs, batch.mask).float()
-    tau = draw_tau(len(z0), weights.tau_zero_share, generator)
-    z_tau = point_on_path(z0, z1, tau)
+    if model.config.get("objective") == DIFFUSION:
+        sample = _noisy(z0, z1, generator)
+    else:
+        sample = _on_path(z0, z1, weights.tau_zero_share, generator)
     tokens = model.encode_reference(batch.reference, batch.reference_context)
     live = model.encode_live(batch.live, batch.live_context, batch.hints)
-    said = model(z_tau, tau, live, tokens)
+    said = model(sample.shown, sample.tau, live, tokens)
     velocity = said.velocity.float()
     share = avg_pool2d(batch.mask, batch.mask.shape[-1] // z0.shape[-1])
     weight = 1 + weights.foreground * share
-    parts = {"latent": (weight * (velocity - (z1 - z0)) ** 2).mean() / weight.mean()}
+    parts = {"latent": (weight * (velocity - sample.velocity) ** 2).mean() / weight.mean()}
     if weights.nocs or weights.mask or weights.sigma:
-        z_end = z_tau + (1 - tau.view(-1, 1, 1, 1)) * velocity
-        parts |= _decoded_losses(*autoencoder.decode_nocs(z_end), said, batch, share)
+        parts |= _decoded_losses(*autoencoder.decode_nocs(sample.end(velocity)), said, batch, share)
     if weights.affine:
         parts["affine"] = _affine_loss(said, live, batch, share)
     loss = sum(getattr(weights, name) * value for name, value in parts.items())
@@ -70,11 +77,13 @@ def flow_losses(
 
 @torch.no_grad()
 def one_step(model: Velocity, autoencoder: Autoencoder, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Coordinates (B, 3, S, S) and mask logit (B, 1, S, S) that one Euler step from the picture leads to."""
+    """Coordinates (B, 3, S, S) and mask logit (B, 1, S, S) after one Euler step, or WATCHED_STEPS of DDIM."""
     with fast_autocast(batch.rgb.device):
         tokens = model.encode_reference(batch.reference, batch.reference_context)
         live = model.encode_live(batch.live, batch.live_context, batch.hints)
-        z1, _ = integrate(lambda z, tau: model(z, tau, live, tokens), autoencoder.encode_picture(batch.rgb))
+        steps = WATCHED_STEPS if model.config.get("objective") == DIFFUSION else 1
+        z0 = autoencoder.encode_picture(batch.rgb)
+        z1, _ = solver_of(model)(lambda z, tau: model(z, tau, live, tokens), z0, steps)
         return autoencoder.decode_nocs(z1)
 
 
@@ -95,6 +104,34 @@ def _affine_loss(said: FlowStep, live: LiveView, batch: PairBatch, share: torch.
     cell_nocs = avg_pool2d(batch.nocs * batch.mask, batch.mask.shape[-1] // share.shape[-1]) / share.clamp(min=1e-3)
     whole_cell = (share > WHOLE_CELL).float() * live.xyz[:, 3:]
     return foreground_loss(apply_affine(said.affine, live.xyz[:, :3]), cell_nocs, whole_cell)
+
+
+class _Sample(NamedTuple):
+    """What the network is shown at time tau (B,), the velocity it should say, and the z1 that a velocity leads to."""
+
+    shown: torch.Tensor
+    tau: torch.Tensor
+    velocity: torch.Tensor
+    end: Callable[[torch.Tensor], torch.Tensor]
+
+
+def _on_path(z0: torch.Tensor, z1: torch.Tensor, tau_zero_share: float, generator: torch.Generator) -> _Sample:
+    """Flow matching: see flow.path."""
+    tau = draw_tau(len(z0), tau_zero_share, generator)
+    z_tau = point_on_path(z0, z1, tau)
+    return _Sample(z_tau, tau, z1 - z0, lambda velocity: z_tau + (1 - tau.view(-1, 1, 1, 1)) * velocity)
+
+
+def _noisy(z0: torch.Tensor, z1: torch.Tensor, generator: torch.Generator) -> _Sample:
+    """Diffusion: see flow.diffusion."""
+    schedule = noise_schedule()
+    times = torch.randint(NUM_TIMES, (len(z1),), generator=generator, device=generator.device)
+    noise = torch.randn(z1.shape, generator=generator, device=generator.device)
+    z = schedule.add_noise(z1, noise, times)
+    return _Sample(
+        torch.cat([z, z0], dim=1), tau_of_times(times), schedule.get_velocity(z1, noise, times),
+        lambda velocity: clean_latent(z, velocity, times),
+    )
 
 
 def _laplace(error: torch.Tensor, log_sigma: torch.Tensor, where: torch.Tensor) -> torch.Tensor:

@@ -13,8 +13,8 @@ from nocsfm_ros.data.views import FIELDS, ViewDataset
 from nocsfm_ros.errors import ConfigError
 
 
-def _job(folder: Path, **changes: int) -> shards.RenderJob:
-    return shards.RenderJob(folder / "out", folder, num_clusters=250, **changes)
+def _job(folder: Path, seed: int = 0) -> shards.RenderJob:
+    return shards.RenderJob(folder / "out", folder, num_clusters=250, seed=seed)
 
 
 def test_clusters_of_all_shards_are_the_jobs_once_each(tmp_path: Path) -> None:

@@ -71,6 +71,21 @@ def test_heldout_cluster_shows_only_heldout_meshes(library: MeshLibrary, rendere
     assert library.is_heldout[[view["mesh"] for view in _cluster(library, renderer, heldout=True)]].all()
 
 
+def test_hands_leave_their_share_of_one_scene_visible_and_the_last_view_lacks_the_target(
+    library: MeshLibrary, renderer: Renderer
+) -> None:
+    reference, *shown, absent = views.render_hands(np.random.default_rng(5), library, renderer, True)
+    assert reference["visible"] >= 0.95 and not np.array_equal(reference["T_cam_obj"], absent["T_cam_obj"])
+    for share, view in zip(views.HAND_SHARES, shown, strict=True):
+        assert abs(view["visible"] - share) <= views.HAND_TOLERANCE
+        np.testing.assert_array_equal(view["T_cam_obj"], absent["T_cam_obj"])
+    free = shown[0]
+    np.testing.assert_array_equal(absent["K"], free["K"])
+    assert not absent["mask"].any() and absent["visible"] == 0
+    was_object = free["mask"] > 0
+    assert (absent["rgb"] != free["rgb"])[was_object].any(axis=1).mean() > 0.8
+
+
 def test_crop_matrix_maps_the_squares_corners_to_the_crops_corners() -> None:
     A = views.crop_matrix((100.0, 50.0), 40.0, 128)
     np.testing.assert_allclose(A @ [80.0, 30.0, 1], [-0.5, -0.5, 1])

@@ -22,7 +22,8 @@ from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg, transform
 from nocsfm_ros.training import dataset_import
 from nocsfm_ros.training.dataset_import import CAMERA_DIAGONAL_M, ImportJob, import_views, instance_pose
-from nocsfm_ros.training.pairs import PairSampler, flow_view
+from nocsfm_ros.training.pairs import PairSampler
+from nocsfm_ros.training.view_tensors import flow_view
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "nocs_samples"
 MUG = Thing(1, "6 mug_blue_norm", pose((20, 50, -70), (0.03, -0.02, 0.7)))
@@ -44,12 +45,12 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def median_disagreement(views: ViewDataset, live_row: int, reference_row: int, live: Thing, reference: Thing) -> float:
     """Between the coordinates that training is given and the things' true poses, over the live object, NOCS units."""
     batch = PairSampler(views, 0).make([(live_row, reference_row, False)], augment=False)
-    view, frame = flow_view(views[live_row]), batch.frame[0]
+    view, scale_m = flow_view(views[live_row], 128), float(batch.scale_m[0])
     v, u = np.nonzero(view["mask"])
     assert len(v) > 500
     rays = np.stack([u, v, np.ones(len(u))]).T @ np.linalg.inv(view["K"]).T
     points_obj = transform(invert(live.T_cam_obj), rays * (view["depth"][v, u] * DEPTH_UNIT_M)[:, None])
-    expected = transform(invert(frame.T_cam_obj) @ reference.T_cam_obj, points_obj) / frame.scale_m
+    expected = transform(batch.T_obj_ref[0].numpy() @ reference.T_cam_obj, points_obj) / scale_m
     return float(np.median(np.linalg.norm(batch.nocs[0].numpy()[:, v, u].T - expected, axis=1)))
 
 
