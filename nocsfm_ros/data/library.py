@@ -17,7 +17,7 @@ from nocsfm_ros.data.shapes import procedural_mesh
 from nocsfm_ros.errors import NocsfmError
 
 TRAIN_SEEDS, TEST_SEEDS = range(400), range(100_000, 100_080)
-_CACHE_VERSION = "meshes-2"
+CACHE_VERSION = "meshes-2"
 _log = logging.getLogger(__name__)
 
 
@@ -31,7 +31,7 @@ class MeshLibrary:
     """
 
     def __init__(self, cache: Path) -> None:
-        self._folder = cache / _CACHE_VERSION
+        self._folder = cache / CACHE_VERSION
         listed = (self._folder / "usable.txt").read_text(encoding="utf-8").splitlines()
         heldout = heldout_names()
         seeds = [*TRAIN_SEEDS, *TEST_SEEDS]
@@ -69,7 +69,7 @@ class MeshLibrary:
 
 def build_cache(cache: Path, workers: int = 2) -> MeshLibrary:
     """Parse what is not parsed yet; later starts only read. Safe to interrupt."""
-    folder = cache / _CACHE_VERSION
+    folder = cache / CACHE_VERSION
     if not (folder / "usable.txt").exists():
         folder.mkdir(parents=True, exist_ok=True)
         entries = read_catalogue(find_archives(cache))

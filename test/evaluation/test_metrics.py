@@ -181,8 +181,8 @@ class Views(list[dict[str, Any]]):
 def test_evaluation_writes_figures_table_and_plots_and_says_what_it_left_out(
     estimator: Estimator, tmp_path: Path
 ) -> None:
-    (tmp_path / "meshes-1").mkdir()
-    (tmp_path / "meshes-1" / "usable.txt").write_text("", encoding="utf-8")
+    (tmp_path / CACHE_VERSION).mkdir()
+    (tmp_path / CACHE_VERSION / "usable.txt").write_text("", encoding="utf-8")
     views: Any = Views(plate_view(angle, 0.0) | {"mesh": mesh} for angle, mesh in ((0, 0), (10, 0), (50, 1)))
     out, facts = tmp_path / "out", {"command": "nocsfm evaluate"}
     metrics = evaluate(views, MeshLibrary(tmp_path), estimator, out, 2, facts, print)

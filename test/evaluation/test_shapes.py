@@ -18,8 +18,8 @@ NAME = f"procedural/{TEST_SEEDS[3]}"
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> MeshLibrary:
     cache = tmp_path_factory.mktemp("cache")
-    (cache / "meshes-1").mkdir()
-    (cache / "meshes-1" / "usable.txt").write_text("", encoding="utf-8")
+    (cache / CACHE_VERSION).mkdir()
+    (cache / CACHE_VERSION / "usable.txt").write_text("", encoding="utf-8")
     return MeshLibrary(cache)
 
 
