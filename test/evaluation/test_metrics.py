@@ -13,7 +13,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from nocsfm_ros.config import Config
-from nocsfm_ros.data.library import MeshLibrary
+from nocsfm_ros.data.library import CACHE_VERSION, MeshLibrary
 from nocsfm_ros.estimator import Estimator
 from nocsfm_ros.evaluation.evaluate import NO_DIFFUSION, NO_HANDS, evaluate
 from nocsfm_ros.evaluation.metrics import bootstrap_interval, markdown_table, summarise_row
