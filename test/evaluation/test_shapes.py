@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nocsfm_ros.data.library import CACHE_VERSION, MeshLibrary
+from nocsfm_ros.data.library import CACHE_VERSION, TEST_SEEDS, MeshLibrary
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.evaluation.shapes import NUM_POINTS, ObjectShapes
 
