@@ -22,8 +22,8 @@ SCALE_RANGE = 3.0  # a sampled scale further than this factor from the ratio of 
 MAD_CUT = 3.0 * 1.4826  # three standard deviations of a Gaussian, from the median absolute deviation
 EDGE_JUMP_M, EDGE_JUMP_SHARE = 0.01, 0.02  # steeper inside 3x3 pixels is a depth edge: flying pixels live there
 MIN_INLIER_DISTANCE_M = 0.004  # depth cameras are no better than this at arm's length
-MAX_CLOUD_POINTS = 4000
-NORMAL_NEIGHBOURS = 20
+MAX_CLOUD_POINTS, NORMAL_NEIGHBOURS = 4000, 20
+MAX_LIVE_POINTS, LIVE_NEIGHBOURS = 600, 15  # more live points cost time and give no better poses
 MAX_SCORED = 300
 ICP_PASSES = ((1.0, 15), (1 / 3, 10), (1 / 7, 10))  # (share of icp_distance, most iterations)
 NORMAL_NOISE = 0.06  # rad, of normals estimated on depth: motions seen only through it are not seen at all
@@ -50,11 +50,8 @@ class ObjectCloud:
     ) -> None:
         if points_obj.ndim != 2 or points_obj.shape[1] != 3 or len(points_obj) == 0:
             raise ShapeError("object cloud", got=points_obj.shape, expected="(N, 3), N > 0")
-        thinned = small_gicp.voxelgrid_sampling(points_obj, voxel_m)
-        while thinned.size() > MAX_CLOUD_POINTS:  # points of a surface go with the square of the voxel
-            voxel_m *= 1.05 * np.sqrt(thinned.size() / MAX_CLOUD_POINTS)
-            thinned = small_gicp.voxelgrid_sampling(points_obj, voxel_m)
-        self.voxel_m, self.has_viewpoints = float(voxel_m), viewpoints_obj is not None
+        thinned, self.voxel_m = _thinned(points_obj, voxel_m, MAX_CLOUD_POINTS)
+        self.has_viewpoints = viewpoints_obj is not None
         self.tree = small_gicp.KdTree(thinned)
         small_gicp.estimate_normals_covariances(thinned, self.tree, NORMAL_NEIGHBOURS)
         self.icp_target = thinned
@@ -221,9 +218,18 @@ def refine(
 def _live_cloud(points_cam: Float64Array, cloud: ObjectCloud, config: RegistrationConfig) -> small_gicp.PointCloud:
     if points_cam.ndim != 2 or points_cam.shape[1] != 3 or len(points_cam) == 0:
         raise ShapeError("live points", got=points_cam.shape, expected="(N, 3), N > 0")
-    thinned = small_gicp.voxelgrid_sampling(points_cam, max(config.icp_voxel_m, cloud.voxel_m))
-    small_gicp.estimate_normals_covariances(thinned, num_neighbors=NORMAL_NEIGHBOURS)
+    thinned, _ = _thinned(points_cam, max(config.icp_voxel_m, cloud.voxel_m), MAX_LIVE_POINTS)
+    small_gicp.estimate_normals_covariances(thinned, num_neighbors=LIVE_NEIGHBOURS)
     return thinned
+
+
+def _thinned(points: Float64Array, voxel_m: float, most: int) -> tuple[small_gicp.PointCloud, float]:
+    """The points averaged on a grid, and the grid's voxel: made coarser until at most `most` are left."""
+    thinned = small_gicp.voxelgrid_sampling(points, voxel_m)
+    while thinned.size() > most:  # points of a surface go with the square of the voxel
+        voxel_m *= 1.05 * float(np.sqrt(thinned.size() / most))
+        thinned = small_gicp.voxelgrid_sampling(points, voxel_m)
+    return thinned, voxel_m
 
 
 def _refined(
