@@ -18,6 +18,7 @@ from nocsfm_ros.geometry.umeyama import squared_residuals, umeyama, umeyama_many
 from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, SimilarityPose
 
 MIN_INLIERS = 6
+MIN_ICP_POINTS = 10  # small_gicp refuses fewer, with words on the console
 SCALE_RANGE = 3.0  # a sampled scale further than this factor from the ratio of the clouds' spreads is nonsense
 MAD_CUT = 3.0 * 1.4826  # three standard deviations of a Gaussian, from the median absolute deviation
 EDGE_JUMP_M, EDGE_JUMP_SHARE = 0.01, 0.02  # steeper inside 3x3 pixels is a depth edge: flying pixels live there
@@ -219,7 +220,8 @@ def _live_cloud(points_cam: Float64Array, cloud: ObjectCloud, config: Registrati
     if points_cam.ndim != 2 or points_cam.shape[1] != 3 or len(points_cam) == 0:
         raise ShapeError("live points", got=points_cam.shape, expected="(N, 3), N > 0")
     thinned, _ = _thinned(points_cam, max(config.icp_voxel_m, cloud.voxel_m), MAX_LIVE_POINTS)
-    small_gicp.estimate_normals_covariances(thinned, num_neighbors=LIVE_NEIGHBOURS)
+    if thinned.size() >= MIN_ICP_POINTS:
+        small_gicp.estimate_normals_covariances(thinned, num_neighbors=LIVE_NEIGHBOURS)
     return thinned
 
 
@@ -237,7 +239,8 @@ def _refined(
 ) -> Registration:
     points_cam = live.points()[:, :3]
     T_obj_cam = invert(pose.T_cam_obj)
-    for share, iterations in ICP_PASSES:
+    enough = min(live.size(), cloud.icp_target.size()) >= MIN_ICP_POINTS
+    for share, iterations in ICP_PASSES if enough else ():
         T_obj_cam = small_gicp.align(
             cloud.icp_target, live, cloud.tree, T_obj_cam, registration_type="GICP",
             max_correspondence_distance=max(share * config.icp_distance * pose.scale_m, 2 * cloud.voxel_m),

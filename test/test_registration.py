@@ -225,6 +225,24 @@ def std_of(kind: str) -> Float64Array:
     return np.sqrt(np.diag(refine(pose, points + pose.t_cam_obj, ObjectCloud(points), CONFIG).covariance))
 
 
+def test_refine_with_a_handful_of_points_keeps_its_start_in_silence(capfd: pytest.CaptureFixture[str]) -> None:
+    start, live = pose_of(T_CAM_OBJ), seen_from(T_CAM_OBJ, 2000, 1)
+    for points, cloud in ((live[:3], CLOUD), (live, ObjectCloud(CLOUD.points_obj[:5]))):
+        np.testing.assert_allclose(refine(start, points, cloud, CONFIG).pose.T_cam_obj, start.T_cam_obj, atol=1e-9)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("start_deg", [5.0, 10.0, 15.0])
+def test_refine_finds_a_plates_turn_by_its_edges(start_deg: float) -> None:
+    """Point to plane leaves a plate where it slid to: 1.3 deg off from 10, 15 from 15."""
+    rng = np.random.default_rng(0)
+    plate = rng.uniform(-1, 1, (4000, 3)) * (0.1, 0.06, 0.0)
+    T = make_T(np.diag([1.0, -1, -1]), np.array([0, 0, 0.6]))
+    live = transform(T, plate[::2]) + rng.normal(scale=0.0005, size=(2000, 3))
+    found = refine(pose_of(turned(T, start_deg, 0.01, seed=3)), live, ObjectCloud(plate[1::2]), CONFIG)
+    assert rotation_angle_deg(found.pose.R_cam_obj, T[:3, :3]) < 1.2
+
+
 def test_covariance_of_a_sphere_knows_the_place_and_not_the_turn() -> None:
     std = std_of("sphere")
     assert (std[:3] < 0.004).all() and (std[3:] > 1.0).all() and (std <= np.pi + 1e-6).all()
