@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -65,8 +67,9 @@ def train(part: str, config: TrainConfig, out: Path, report: Report, start: Path
     torch.set_num_threads(config.machine.threads)
     torch.manual_seed(config.schedule.seed)
     device = choose_device(config.machine.device, "machine.device")
-    _keep_config(out / f"{part}_run", config, report)
-    (_train_autoencoder if part == "autoencoder" else _train_flow)(config, out, report, start, device)
+    with _only_writer(out / f"{part}_run"):
+        _keep_config(out / f"{part}_run", config, report)
+        (_train_autoencoder if part == "autoencoder" else _train_flow)(config, out, report, start, device)
 
 
 def train_all(config: TrainAllConfig, out: Path, report: Report) -> None:
@@ -199,6 +202,21 @@ def _begin(
     return run, Monitor(folder, config.log, samples, report, run.step)
 
 
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Raises ConfigError while another process trains into the folder: two would overwrite each other's state."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(
+                f"training into {folder}", got="another training that still runs there", expected="none",
+                mend="stop it first, or train into another --out folder",
+            ) from error
+        yield
+
+
 def _keep_config(folder: Path, config: TrainConfig, report: Report) -> None:
     """Write the settings beside the state; those of a resumed run may differ, but not in the network.
 
@@ -216,5 +234,4 @@ def _keep_config(folder: Path, config: TrainConfig, report: Report) -> None:
             )
         for text in words.values():
             report(f"resumed with another {text}")
-    folder.mkdir(parents=True, exist_ok=True)
     save_config(path, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
 from nocsfm_ros import cli
 from nocsfm_ros.config import load_config, replace_values
-from nocsfm_ros.errors import CheckpointError
+from nocsfm_ros.errors import CheckpointError, ConfigError
 from nocsfm_ros.flow.model import FlowModel
 from nocsfm_ros.flow.transformer import VelocityTransformer
 from nocsfm_ros.flow.velocity import VelocityNetwork
@@ -114,6 +115,14 @@ def test_resume_goes_on_and_refuses_another_network(views_folder: Path, tmp_path
     assert [line["step"] for line in read_log(tmp_path / "flow_run")] == [0, 2, 4]
     with pytest.raises(CheckpointError, match=r"network.transformer.width 32 \(was 16\)"):
         train("flow", replace_values(longer, {"network.transformer.width": 32}), tmp_path, lines.append)
+
+
+def test_second_training_into_the_same_folder_is_refused(tmp_path: Path, views_folder: Path) -> None:
+    (tmp_path / "flow_run").mkdir()
+    with (tmp_path / "flow_run" / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another training"):
+            train("flow", _config(views_folder), tmp_path, lambda line: None)
 
 
 def test_comparison_trains_both_and_draws_them(views_folder: Path, tmp_path: Path) -> None:
