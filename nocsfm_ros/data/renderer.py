@@ -146,6 +146,10 @@ class Renderer:
         With `smooth` the colour is drawn at twice the size and filtered by [1 2 1] / 4 around each pixel
         centre; depth and ids are always single samples at the pixel centre (every second one of the pass).
         """
+        if not items:
+            empty = np.zeros(size_wh[::-1])
+            rgb = np.full((*empty.shape, 3), np.asarray(background) * 255)
+            return Rendering(rgb.astype(np.uint8), empty.astype(np.float32), empty.astype(np.uint8))
         step = 2 if smooth else 1
         shadow_from_cam = _shadow_camera(items[0], light)
         items = sorted(items, key=_drawing_order)

@@ -137,3 +137,9 @@ def test_shadow_of_object_on_table_darkens_it(renderer: Renderer) -> None:
     table = renderer.render(items, K_OFF_CENTRE, SIZE_WH, LIGHT).instance == 0
     assert (change[table] > 60).sum() > 30
     assert (change[table] == 0).mean() > 0.5
+
+
+def test_scene_without_anything_is_the_background(renderer: Renderer) -> None:
+    seen = renderer.render([], K_OFF_CENTRE, SIZE_WH, LIGHT, (1.0, 0.5, 0.0))
+    assert seen.rgb.shape == (96, 120, 3) and (seen.rgb == (255, 127, 0)).all()
+    assert not seen.depth_m.any() and not seen.instance.any()
