@@ -115,7 +115,8 @@ class Services:
             response.success, response.message = False, "the node is shutting down"
         except Exception as error:
             response.success, response.message = False, said(error)
-            self._logger.error(f"request failed: {said(error)}{trace(error)}")
+            log = self._logger.warning if isinstance(error, NocsfmError) else self._logger.error
+            log(f"request failed: {said(error)}{trace(error)}")
         else:
             response.success = True
             return answer
