@@ -19,7 +19,7 @@ import torch
 from nocsfm_ros.config import MatchingConfig
 from nocsfm_ros.geometry.crops import box_from_mask
 from nocsfm_ros.matching.backbone import load_backbone
-from nocsfm_ros.matching.localiser import Candidate, encode_reference, find_candidates
+from nocsfm_ros.matching.localiser import Candidate, encode_frame, encode_reference, find_candidates
 from nocsfm_ros.types import BoolArray, BoxXywh
 
 FOLDER = Path("../shared/data/hots118")
@@ -89,7 +89,7 @@ def main() -> int:
         wanted = encode_reference(reference_rgb, semantic[reference] == label, backbone)
         mask = semantic[live] == label
         begin, begin_cpu = time.perf_counter(), time.process_time()
-        candidates = find_candidates(live_rgb, wanted, backbone, config)
+        candidates = find_candidates(encode_frame(live_rgb, backbone, config), wanted, config)
         wall_ms.append((time.perf_counter() - begin) * 1e3)
         cpu_ms.append((time.process_time() - begin_cpu) * 1e3)
         hits = [is_hit(candidate, mask) for candidate in candidates]

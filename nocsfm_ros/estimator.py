@@ -18,6 +18,7 @@ from nocsfm_ros.geometry.nocs import anchored_frame
 from nocsfm_ros.geometry.transforms import invert, transform
 from nocsfm_ros.hypotheses import flow_pose, guessed_poses, match_pose
 from nocsfm_ros.matching.backbone import Backbone, FeatureMap
+from nocsfm_ros.matching.localiser import EncodedFrame, encode_frame
 from nocsfm_ros.object_model import ObjectModel, View
 from nocsfm_ros.registration import ObjectCloud, Registration, best_pose, object_points, refine
 from nocsfm_ros.types import (
@@ -67,7 +68,7 @@ class _Look:
 
 
 class Estimator:
-    """Stateless: everything that is remembered is in the ObjectModel handed over.
+    """Stateless but for the newest frame's features: what is remembered of an object is in the ObjectModel.
 
     Args:
         flow: the learned part.
@@ -78,6 +79,14 @@ class Estimator:
     def __init__(self, flow: FlowModel, backbone: Backbone, config: Config) -> None:
         self.flow, self.backbone, self.config = flow, backbone, config
         self.stage_ms: dict[str, float] = {}
+        self._encoded: tuple[RgbdFrame, EncodedFrame] | None = None
+
+    def encode_frame(self, frame: RgbdFrame) -> EncodedFrame:
+        """Features of the whole frame: one backbone pass, however many objects are searched in it."""
+        if self._encoded is None or self._encoded[0] is not frame:
+            with self._timed("search"):
+                self._encoded = frame, encode_frame(frame.rgb, self.backbone, self.config.matching)
+        return self._encoded[1]
 
     def estimate(
         self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Sequence[SimilarityPose] = ()

@@ -94,24 +94,36 @@ def _cells_touched(encoded: FeatureMap, inside: BoolArray) -> BoolArray:
     return cv2.resize(inside.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA) > 0
 
 
+@dataclass(frozen=True)
+class EncodedFrame:
+    """Features of a whole frame resized by `scale`: all that a search needs of it, whichever object is searched."""
+
+    features: FeatureMap
+    scale: float
+
+
+def encode_frame(rgb: Uint8Array, backbone: Backbone, config: MatchingConfig) -> EncodedFrame:
+    """Features of a frame (H, W, 3) uint8 whose longer side is brought to `frame_side`."""
+    scale = config.frame_side / max(rgb.shape[:2])
+    size_wh = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
+    resized = cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    return EncodedFrame(backbone.encode(resized.astype(np.uint8)), scale)
+
+
 def find_candidates(
-    rgb: Uint8Array, reference_features: ReferenceFeatures, backbone: Backbone, config: MatchingConfig
+    encoded: EncodedFrame, reference_features: ReferenceFeatures, config: MatchingConfig
 ) -> list[Candidate]:
     """Regions of a frame that may show the object.
 
     Args:
-        rgb: (H, W, 3) uint8.
+        encoded: the frame.
         reference_features: of encode_reference with the same backbone.
-        backbone: any.
-        config: frame_side, similarity_threshold, max_candidates.
+        config: similarity_threshold, max_candidates.
 
     Returns:
         At most max_candidates, best first; empty when no cell is above the threshold.
     """
-    s = config.frame_side / max(rgb.shape[:2])
-    size_wh = max(1, round(rgb.shape[1] * s)), max(1, round(rgb.shape[0] * s))
-    resized = cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA if s < 1 else cv2.INTER_LINEAR)
-    frame = backbone.encode(resized.astype(np.uint8))
+    frame = encoded.features
     similarity = similarity_map(reference_features.features, frame.features)
     if similarity.max() < config.similarity_threshold:
         return []
@@ -125,7 +137,8 @@ def find_candidates(
             break
         candidates.append(
             _candidate(
-                windows[k], similarity, (int(row), int(column)), frame.stride, s, config.similarity_threshold
+                windows[k], similarity, (int(row), int(column)), frame.stride, encoded.scale,
+                config.similarity_threshold,
             )
         )
         half_h, half_w = (max(1, round(n / 2)) for n in windows[k].size_hw)

@@ -79,7 +79,8 @@ class ObjectTracker:
 
         A video has another frame soon: what this one leaves unseen, the next one looks at.
         """
-        candidates = find_candidates(frame.rgb, self.model.search, self.estimator.backbone, self.config.matching)
+        encoded = self.estimator.encode_frame(frame)
+        candidates = find_candidates(encoded, self.model.search, self.config.matching)
         share = self.config.matching.candidates_per_frame
         first = self.next_candidate if self.next_candidate < len(candidates) else 0
         candidates, self.next_candidate = candidates[first : first + share], first + share

@@ -9,7 +9,7 @@ import torch
 from nocsfm_ros.config import MatchingConfig
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.matching.backbone import Backbone
-from nocsfm_ros.matching.localiser import encode_reference, find_candidates
+from nocsfm_ros.matching.localiser import encode_frame, encode_reference, find_candidates
 from nocsfm_ros.types import BoolArray, Uint8Array
 
 GREY, ORANGE, BLUE = (90, 90, 90), (250, 120, 10), (20, 40, 240)
@@ -54,7 +54,7 @@ def test_encode_reference_pixels_lie_in_the_mask_and_features_are_unit() -> None
 def test_find_candidates_square_among_others_is_first_with_its_box(frame_side: int, side: int) -> None:
     frame = picture((96, 320, side, ORANGE), (400, 100, 128, BLUE))
     config = MatchingConfig(frame_side=frame_side, similarity_threshold=0.8)
-    best = find_candidates(frame, REFERENCE, MeanColour("cpu"), config)[0]
+    best = find_candidates(encode_frame(frame, MeanColour("cpu"), config), REFERENCE, config)[0]
     centre = np.array([96 + side / 2 - 0.5, 320 + side / 2 - 0.5])
     assert np.abs(np.array(best.centre_uv) - centre).max() < side / 4
     assert best.box_xywh[0] < centre[0] < best.box_xywh[0] + best.box_xywh[2]
@@ -62,20 +62,22 @@ def test_find_candidates_square_among_others_is_first_with_its_box(frame_side: i
 
 
 def test_find_candidates_cell_aligned_square_box_is_exact() -> None:
-    best = find_candidates(picture((96, 320, 96, ORANGE)), REFERENCE, MeanColour("cpu"), CONFIG)[0]
+    frame = encode_frame(picture((96, 320, 96, ORANGE)), MeanColour("cpu"), CONFIG)
+    best = find_candidates(frame, REFERENCE, CONFIG)[0]
     assert best.box_xywh == pytest.approx((95.5, 319.5, 96.0, 96.0))
 
 
 def test_find_candidates_two_squares_gives_both_and_no_more_than_asked() -> None:
     frame = picture((96, 320, 96, ORANGE), (400, 96, 96, ORANGE))
-    candidates = find_candidates(frame, REFERENCE, MeanColour("cpu"), CONFIG)
+    candidates = find_candidates(encode_frame(frame, MeanColour("cpu"), CONFIG), REFERENCE, CONFIG)
     assert len(candidates) <= CONFIG.max_candidates
     assert {candidate.centre_uv[0] > 320 for candidate in candidates[:2]} == {True, False}
     assert candidates == sorted(candidates, key=lambda candidate: -candidate.score)
 
 
 def test_find_candidates_object_absent_gives_none() -> None:
-    assert find_candidates(picture((400, 100, 128, BLUE)), REFERENCE, MeanColour("cpu"), CONFIG) == []
+    frame = encode_frame(picture((400, 100, 128, BLUE)), MeanColour("cpu"), CONFIG)
+    assert find_candidates(frame, REFERENCE, CONFIG) == []
 
 
 def test_encode_reference_empty_mask_raises() -> None:

@@ -34,7 +34,9 @@ class ScriptedEstimator:
     def __init__(self) -> None:
         self.script: list[tuple[SimilarityPose | None, float]] = []
         self.asked: list[Sequence[SimilarityPose]] = []
-        self.backbone = None
+
+    def encode_frame(self, frame: RgbdFrame) -> None:
+        return None
 
     def estimate(
         self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Sequence[SimilarityPose] = ()
