@@ -12,8 +12,8 @@ The words used in the summary:
 * Pose errors: over visible TRACKING results. Mask IoU: over *all* visible results; one without a mask counts
   as 0.
 * ``reacquired``: every time the object left and came back, a later visible result was TRACKING with a pose
-  within FOUND_DEG and FOUND_M. None when it never left. ``false_poses_when_gone``: TRACKING results without
-  any object.
+  within FOUND_DEG and FOUND_M. None when it never left. ``false_poses_when_gone``: results with a pose though
+  nothing of the object can be seen; the state alone may still be TRACKING for a frame.
 """
 
 from __future__ import annotations
@@ -108,6 +108,11 @@ class FrameScore:
         return self.result is not None and self.result.state == TrackState.TRACKING
 
     @property
+    def has_pose(self) -> bool:
+        """The node has published a pose."""
+        return self.result is not None and self.result.T_cam_obj is not None
+
+    @property
     def is_found(self) -> bool:
         """The node has it, and it really is there."""
         return self.is_tracking and self.rot_err_deg <= FOUND_DEG and self.trans_err_m <= FOUND_M
@@ -169,7 +174,7 @@ def summarise(scores: Sequence[FrameScore]) -> dict[str, Any]:
         "rot_err_deg_p95": _percentile([score.rot_err_deg for score in tracked], 95, 2),
         "trans_err_m_p95": _percentile([score.trans_err_m for score in tracked], 95, 4),
         "gone_results": len(gone),
-        "false_poses_when_gone": sum(score.is_tracking for score in gone),
+        "false_poses_when_gone": sum(score.has_pose for score in gone),
         "lost_when_gone": _lost_when_gone(absences),
         "reacquired_after_s": [_seconds_until_found(after) for _, after in absences],
     }

@@ -99,20 +99,21 @@ def test_summary_visible_frame_without_track_counts_as_iou_zero() -> None:
 def test_summary_reacquired_needs_a_right_pose_after_the_return(
     degrees_after: float, reacquired: bool
 ) -> None:
-    truths = [truth(0), truth(1, visible=0), truth(2, visible=0), truth(3), truth(4), truth(5)]
+    truths = [truth(n, visible=0 if n in (1, 2, 3) else 100) for n in range(7)]
     answers = [
         result(truths[0]),
         result(truths[1]),
-        lost(truths[2]),
+        result(truths[2], T_cam_obj=None),  # still TRACKING, but silent: no false pose
         lost(truths[3]),
-        result(truths[4], degrees_after),
+        lost(truths[4]),
         result(truths[5], degrees_after),
+        result(truths[6], degrees_after),
     ]
     summary = summarise(score_frames(truths, answers))
     assert summary["reacquired"] is reacquired
     assert (summary["false_poses_when_gone"], summary["gone_results"], summary["lost_when_gone"]) == (
         1,
-        2,
+        3,
         True,
     )
     assert summary["reacquired_after_s"] == [0.1 if reacquired else None]
