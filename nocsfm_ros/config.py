@@ -137,6 +137,20 @@ class TrackingConfig:
 
 
 @dataclass(frozen=True)
+class FilterConfig:
+    """Smoothing of the published pose; the tracker itself works with the raw one."""
+
+    cutoff_hz: float = _tunable(
+        0.0, "of the 1-euro filter at rest, where it lags by 1 / (2 pi cutoff_hz) seconds; 0 is off", unit="Hz",
+        low=0.0, high=100.0,
+    )
+    speed_gain: float = _tunable(
+        1.0, "Hz by which the cutoff rises for each scale_m/s or rad/s: more follows quick motion better", low=0.0,
+        high=100.0,
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """All settings of the tracker, without ROS."""
 
@@ -144,6 +158,7 @@ class Config:
     matching: MatchingConfig = field(default_factory=MatchingConfig)
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
 
 
 def iterate_tunables(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Tunable]]:

@@ -14,6 +14,7 @@ from nocsfm_ros.geometry.crops import box_from_mask
 from nocsfm_ros.geometry.transforms import nearest_rotation, rotation_angle_deg, transform
 from nocsfm_ros.matching.localiser import find_candidates
 from nocsfm_ros.object_model import ObjectModel
+from nocsfm_ros.tracking.pose_filter import PoseFilter
 from nocsfm_ros.types import (
     BoxXywh,
     Float32Array,
@@ -38,6 +39,7 @@ class ObjectTracker:
 
     def __init__(self, model: ObjectModel, estimator: Estimator, config: Config) -> None:
         self.model, self.estimator, self.config = model, estimator, config
+        self.filter = PoseFilter()
         self.reset()
 
     def reset(self) -> None:
@@ -48,6 +50,7 @@ class ObjectTracker:
         self.last: SimilarityPose | None = None
         self.before_last: SimilarityPose | None = None
         self.last_ns = self.before_last_ns = 0
+        self.filter.reset()
         self.model.forget_keyframes()
 
     def update(self, frame: RgbdFrame) -> Track:
@@ -185,7 +188,8 @@ class ObjectTracker:
         pose, T_obj_user = estimate.pose, self.model.T_obj_user
         T_cam_user = None
         if pose is not None:
-            T_cam_user = pose.T_cam_obj if T_obj_user is None else pose.T_cam_obj @ T_obj_user
+            T_cam_obj = self.filter.smooth(pose.T_cam_obj, frame.stamp_ns, pose.scale_m, self.config.filter)
+            T_cam_user = T_cam_obj if T_obj_user is None else T_cam_obj @ T_obj_user
         return Track(
             object_id=self.model.object_id, state=self.state, stamp_ns=frame.stamp_ns, estimate=estimate,
             T_cam_user=T_cam_user, size_m=self.model.size_m,

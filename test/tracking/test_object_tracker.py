@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from nocsfm_ros.config import Config
+from nocsfm_ros.config import Config, FilterConfig
 from nocsfm_ros.object_model import ObjectModel, View
 from nocsfm_ros.tracking import object_tracker
 from nocsfm_ros.tracking.object_tracker import ObjectTracker
@@ -198,3 +198,14 @@ def test_user_frame_is_applied_to_the_published_pose(tracker: ObjectTracker, est
     T_cam_user = tracker.update(frame_at(0)).T_cam_user
     assert T_cam_user is not None
     np.testing.assert_allclose(T_cam_user[:3, 3], [0, 0.1, 0.5])
+
+
+def test_filter_smooths_what_is_published_and_not_what_is_tracked(
+    tracker: ObjectTracker, estimator: ScriptedEstimator
+) -> None:
+    tracker.config = replace(tracker.config, filter=FilterConfig(cutoff_hz=1.0, speed_gain=0.0))
+    acquire(tracker, estimator)
+    estimator.script += [(pose_at(0.02), 0.9)]
+    track = tracker.update(frame_at(1))
+    assert track.T_cam_user is not None and track.estimate.pose is not None and tracker.last is not None
+    assert 0 < track.T_cam_user[0, 3] < 0.01 and track.estimate.pose.t_cam_obj[0] == tracker.last.t_cam_obj[0] == 0.02
