@@ -125,6 +125,13 @@ def draw_text(
     cv2.putText(picture, text, origin_uv, FONT, scale, colour, thickness, cv2.LINE_AA)
 
 
+def draw_outline(picture: Uint8Array, mask: BoolArray, colour: tuple[int, int, int]) -> None:
+    """Draw the outer edge of a mask of the picture's size, with a dark rim, into the picture."""
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    cv2.drawContours(picture, outlines, -1, OUTLINE, 3, cv2.LINE_AA)
+    cv2.drawContours(picture, outlines, -1, colour, 1, cv2.LINE_AA)
+
+
 @dataclass(frozen=True)
 class ErrorSeries:
     """One object over time; every array (N,), NaN where there is no value.
@@ -186,9 +193,7 @@ def _draw_mask(picture: Uint8Array, mask: BoolArray, colour: tuple[int, int, int
         return
     tinted = (1 - MASK_TINT) * picture[mask] + MASK_TINT * np.array(colour)
     picture[mask] = np.round(tinted).astype(np.uint8)
-    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    cv2.drawContours(picture, outlines, -1, OUTLINE, 3, cv2.LINE_AA)
-    cv2.drawContours(picture, outlines, -1, colour, 1, cv2.LINE_AA)
+    draw_outline(picture, mask, colour)
 
 
 def _draw_pose(picture: Uint8Array, track: Track, K: Float64Array) -> None:
