@@ -45,10 +45,7 @@ def overlay(
         (H, W, 3) uint8.
     """
     picture = np.ascontiguousarray(rgb).copy()
-    for track in tracks:
-        _draw_mask(picture, track.estimate.mask, STATE_COLOURS[track.state])
-    for track in tracks:
-        _draw_pose(picture, track, K)
+    draw_tracks(picture, tracks, K)
     scale = _text_scale(picture)
     for row, track in enumerate(tracks):
         text = f"{track.object_id}  {track.state.name}  {100 * track.estimate.confidence:.0f}%"
@@ -58,6 +55,14 @@ def overlay(
     if latency_ms is not None:
         draw_text(picture, f"{latency_ms:.0f} ms", (6, picture.shape[0] - 8), TEXT, scale * 0.6)
     return picture
+
+
+def draw_tracks(picture: Uint8Array, tracks: Sequence[Track], K: Float64Array) -> None:
+    """Draw every object's mask, box and axes into the picture; no words."""
+    for track in tracks:
+        _draw_mask(picture, track.estimate.mask, STATE_COLOURS[track.state])
+    for track in tracks:
+        _draw_pose(picture, track, K)
 
 
 def nocs_picture(nocs: Float32Array, mask: BoolArray) -> Uint8Array:

@@ -13,7 +13,7 @@ from nocsfm_ros.evaluation.demo_pictures import write_png
 from nocsfm_ros.evaluation.real_questions import Question
 from nocsfm_ros.geometry.crops import box_from_mask, crop_frame, crop_mask, square_box
 from nocsfm_ros.types import BoolArray, ObjectCrop, Track, Uint8Array
-from nocsfm_ros.visualization import BACKDROP, TEXT, draw_outline, draw_text, overlay, sheet
+from nocsfm_ros.visualization import BACKDROP, TEXT, draw_outline, draw_text, draw_tracks, sheet
 
 CELL_WH = (240, 202)
 PER_LINE, LINES = 2, 5  # questions: a page stays under 2 MB
@@ -29,7 +29,8 @@ def question_cells(question: Question, track: Track | None, verdict: Sequence[st
     Of the frame, what is around the answer and the truth is shown; all of it where there is neither.
     """
     frame = question.frame
-    picture = overlay(frame.rgb, [] if track is None else [track], frame.K)
+    picture = frame.rgb.copy()
+    draw_tracks(picture, [] if track is None else [track], frame.K)
     if question.mask is not None:
         draw_outline(picture, question.mask, OUTLINE_TRUTH)
     masks = [question.mask, None if track is None or track.T_cam_user is None else track.estimate.mask]
