@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from nocsfm_ros.data.views import ViewDataset
+from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.flow.conditions import (
     CONTEXT_GAIN,
     guessed_scale,
@@ -72,6 +73,9 @@ class PairSampler:
         options: frame, background, and where views are kept.
         side: pixels of the crops.
         device: where the batches are made.
+
+    Raises:
+        ConfigError: no object with two views.
     """
 
     def __init__(
@@ -87,6 +91,9 @@ class PairSampler:
         self.mesh = views.column("mesh")
         self.members = {int(c): np.flatnonzero(clusters == c) for c in np.unique(clusters)}
         self.clusters = [c for c, rows in self.members.items() if len(rows) > 1]
+        if not self.clusters:
+            raise ConfigError("training views", got="one view of every object", expected="two or more to make pairs of",
+                              mend="import or render more of them")
 
     def batches(self, size: int, first_step: int = 0) -> Iterator[PairBatch]:
         """Yield batches of `size` (even) pairs without end: each two views are used both ways.

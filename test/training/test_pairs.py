@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.flow.model import CROP_SIDE
 from nocsfm_ros.geometry.transforms import rotation_angle_deg
 from nocsfm_ros.training.config import DataConfig, DropsConfig
@@ -133,3 +134,10 @@ def test_nearest_symmetry_leaves_the_smallest_view_change(fold: int, turn_deg: f
     R_live = R_ref @ Rotation.from_euler("y", turn_deg, degrees=True).as_matrix()
     S = nearest_symmetry(R_ref, R_live, fold)[:3, :3]
     assert rotation_angle_deg(R_ref @ S, R_live) == pytest.approx(left_deg, abs=1e-6)
+
+
+def test_views_without_two_of_one_object_are_refused() -> None:
+    views = FlatViews()
+    views.column = lambda name: np.arange(2)  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match="one view of every object"):
+        PairSampler(views, 0)  # type: ignore[arg-type]
