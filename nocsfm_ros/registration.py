@@ -18,7 +18,7 @@ from nocsfm_ros.geometry.umeyama import squared_residuals, umeyama, umeyama_many
 from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, SimilarityPose
 
 MIN_INLIERS = 6
-MIN_ICP_POINTS = 10  # small_gicp refuses fewer, with words on the console
+MIN_ICP_POINTS = 11  # small_gicp refuses fewer, with words on the console
 SCALE_RANGE = 3.0  # a sampled scale further than this factor from the ratio of the clouds' spreads is nonsense
 MAD_CUT = 3.0 * 1.4826  # three standard deviations of a Gaussian, from the median absolute deviation
 EDGE_JUMP_M, EDGE_JUMP_SHARE = 0.01, 0.02  # steeper inside 3x3 pixels is a depth edge: flying pixels live there
