@@ -68,36 +68,19 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="track | render | import | train | evaluate | real"
     )
-    _add_track(
-        commands.add_parser(
-            "track",
-            help="follow an object through recorded frames",
-            description="Follow an object through frames.",
-            epilog=TRACK_HELP,
+
+    def explained(name: str, text: str, epilog: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-    )
+
+    _add_track(explained("track", "follow an object through recorded frames", TRACK_HELP))
     _add_render(commands.add_parser("render", help="make training views, or the demo sequence"))
-    _add_import(
-        commands.add_parser(
-            "import",
-            help="make training views from CAMERA25, REAL275 or BOP",
-            description="Make training views from CAMERA25, REAL275 or BOP.",
-            epilog=IMPORT_HELP,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-    )
+    _add_import(explained("import", "make training views from CAMERA25, REAL275 or BOP", IMPORT_HELP))
     _add_train(commands.add_parser("train", help="train the autoencoder, then the flow"))
     _add_evaluate(commands.add_parser("evaluate", help="measure weights on views never trained on"))
-    _add_real(
-        commands.add_parser(
-            "real",
-            help="look for objects in real photos never trained on",
-            description="Look for objects in real photos never trained on.",
-            epilog=REAL_HELP,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-    )
+    _add_real(explained("real", "look for objects in real photos never trained on", REAL_HELP))
     return parser
 
 

@@ -31,6 +31,7 @@ from nocsfm_ros.data.views import (
     render_cluster,
     render_hands,
     save_shard,
+    shard_path,
 )
 from nocsfm_ros.errors import ConfigError
 
@@ -56,7 +57,7 @@ class RenderJob:
 
     def shard(self, index: int) -> Path:
         """Folder of one finished shard."""
-        return self.out / f"shard_{index:05d}"
+        return shard_path(self.out, index)
 
     def clusters(self, index: int) -> range:
         """Numbers of the clusters in one shard."""

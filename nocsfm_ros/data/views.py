@@ -227,6 +227,11 @@ def stored_depth(depth_m: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint1
     return np.where(near, depth_m * np.float32(1 / DEPTH_UNIT_M) + 0.5, 0).astype(np.uint16)
 
 
+def shard_path(folder: Path, index: int) -> Path:
+    """Where a finished shard of a folder of views lies."""
+    return folder / f"shard_{index:05d}"
+
+
 def save_shard(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
     """Write the FIELDS of some views, complete or not at all."""
     partial_path = path.with_suffix(".partial")

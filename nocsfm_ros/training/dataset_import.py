@@ -24,7 +24,7 @@ from nocsfm_ros.data.bop_frames import BopFrames, BopInstance
 from nocsfm_ros.data.folders import scene_folders
 from nocsfm_ros.data.meshes import write_mesh_list
 from nocsfm_ros.data.nocs_frames import SYMMETRIC_CLASSES, NocsFrame, NocsFrames, NocsInstance
-from nocsfm_ros.data.views import CROP_SIZE, FIELDS, MARGINS, MAX_SHIFT, View, save_shard, stored_depth
+from nocsfm_ros.data.views import CROP_SIZE, FIELDS, MARGINS, MAX_SHIFT, View, save_shard, shard_path, stored_depth
 from nocsfm_ros.errors import ConfigError, FrameError, ShapeError
 from nocsfm_ros.geometry.camera import backproject, pixel_rays
 from nocsfm_ros.geometry.crops import box_from_mask, crop_frame, crop_mask, square_box
@@ -122,7 +122,7 @@ def import_views(
     write_mesh_list(job.out / "meshes.json", [(name, job.split == "test") for name in models])
     mesh_of = {name: index for index, name in enumerate(models)}
     total = -(-len(frames) // FRAMES_PER_SHARD)
-    missing = [index for index in range(total) if not _shard_path(job, index).exists()]
+    missing = [index for index in range(total) if not shard_path(job.out, index).exists()]
     with ProcessPoolExecutor(max(1, min(workers, len(missing))), mp_context=get_context("spawn")) as pool:
         futures = [
             pool.submit(_import_shard, job, index, frames[index * FRAMES_PER_SHARD :][:FRAMES_PER_SHARD], mesh_of)
@@ -131,7 +131,7 @@ def import_views(
         for done, future in enumerate(as_completed(futures), start=total - len(missing) + 1):
             counts += future.result()
             on_shard(done, total)
-    if not any(_shard_path(job, index).exists() for index in range(total)):
+    if not any(shard_path(job.out, index).exists() for index in range(total)):
         raise ConfigError(
             f"frames of {job.source}", got=", ".join(f"{count} {reason}" for reason, count in counts.items()),
             expected="at least one instance that can be used",
@@ -203,10 +203,6 @@ def _claim(job: ImportJob, num_frames: int) -> None:
     file.write_text(json.dumps(record), encoding="utf-8")
 
 
-def _shard_path(job: ImportJob, index: int) -> Path:
-    return job.out / f"shard_{index:05d}"
-
-
 def _import_shard(job: ImportJob, index: int, frames: list[FrameId], mesh_of: dict[str, int]) -> Counter[str]:
     rng = np.random.default_rng(index)
     views: list[View] = []
@@ -223,7 +219,7 @@ def _import_shard(job: ImportJob, index: int, frames: list[FrameId], mesh_of: di
             counts["frames that cannot be read"] += 1
     if views:  # a shard without views cannot be mapped into memory
         arrays = {name: np.stack([view[name] for view in views]).astype(dtype) for name, (_, dtype) in FIELDS.items()}
-        save_shard(_shard_path(job, index), arrays)
+        save_shard(shard_path(job.out, index), arrays)
     counts["views"] = len(views)
     return counts
 
