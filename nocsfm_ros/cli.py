@@ -66,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="nocsfm", description="6D pose of any object from one reference picture."
     )
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="track | render | import | train | evaluate | real"
+        dest="command", required=True, metavar="track | render | import | train | evaluate | evaluate-tracking | real"
     )
 
     def explained(name: str, text: str, epilog: str) -> argparse.ArgumentParser:
@@ -80,6 +80,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_import(explained("import", "make training views from CAMERA25, REAL275 or BOP", IMPORT_HELP))
     _add_train(commands.add_parser("train", help="train the autoencoder, then the flow"))
     _add_evaluate(commands.add_parser("evaluate", help="measure weights on views never trained on"))
+    tracking_help = "measure tracking on videos of objects never trained on"
+    _add_evaluate_tracking(commands.add_parser("evaluate-tracking", help=tracking_help))
     _add_real(explained("real", "look for objects in real photos never trained on", REAL_HELP))
     return parser
 
@@ -138,6 +140,7 @@ def _add_render(parser: argparse.ArgumentParser) -> None:
     target = parser.add_mutually_exclusive_group(required=True)
     target.add_argument("--out", type=Path, metavar="DIR", help="training views in shards; resumes by shard")
     target.add_argument("--demo", type=Path, metavar="DIR", help="the demo sequence and its reference")
+    target.add_argument("--videos", type=Path, metavar="DIR", help="videos for `nocsfm evaluate-tracking`; resumes")
     split_help = "test: meshes that training never sees"
     parser.add_argument("--split", default="train", choices=("train", "test"), help=split_help)
     parser.add_argument("--hands", action="store_true", help="hands on the objects: for evaluate --hands")
@@ -202,6 +205,22 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, metavar="DIR", help="of parsed meshes (default ~/.cache/nocsfm)")
 
 
+def _add_evaluate_tracking(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_run_evaluate_tracking)
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="gets metrics.json, table.md, PNG curves and overlays"
+    )
+    parser.add_argument(
+        "--videos", type=Path, default=Path("data/videos"), metavar="DIR",
+        help="what `nocsfm render --videos` wrote (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rows", default="per_frame,chained,no_memory,product", metavar="A,B", help="default: %(default)s"
+    )
+    parser.add_argument("--workers", type=_positive, default=2, metavar="N")
+    _add_settings(parser.add_argument_group("settings (docs/parameters.md)"))
+
+
 def _add_real(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_real)
     parser.add_argument("source", type=Path, metavar="DIR")
@@ -224,8 +243,12 @@ def _run_render(options: argparse.Namespace) -> None:
         return
     from nocsfm_ros.data.catalogue import DEFAULT_CACHE
     from nocsfm_ros.data.shards import RenderJob, render_views
+    from nocsfm_ros.data.videos import render_videos
 
     cache = options.cache or DEFAULT_CACHE
+    if options.videos is not None:
+        render_videos(options.videos, cache, options.workers, report=partial(print, flush=True))
+        return
     job = RenderJob(options.out, cache, options.clusters, options.split, options.seed, hands=options.hands)
     render_views(job, options.workers, lambda progress: print(progress, flush=True))
 
@@ -272,6 +295,25 @@ def _run_evaluate(options: argparse.Namespace) -> None:
         {"command": command, **facts}, partial(print, flush=True), diffusion=diffusion, hands=hands,
     )
     print(markdown_table(metrics))
+
+
+def _run_evaluate_tracking(options: argparse.Namespace) -> None:
+    from nocsfm_ros.evaluation.evaluate import describe_machine, weights_sha256
+    from nocsfm_ros.evaluation.tracking import evaluate_tracking
+    from nocsfm_ros.evaluation.tracking_metrics import tracking_table
+    from nocsfm_ros.flow.checkpoints import weights_folder
+    from nocsfm_ros.tracking.offline_command import config_from_options
+
+    config = config_from_options(options.config, options.settings)
+    command = f"nocsfm evaluate-tracking --videos {options.videos} --rows {options.rows} --workers {options.workers}"
+    facts = {
+        "command": " ".join([command, *(f"--set {setting}" for setting in options.settings)]),
+        "machine": describe_machine(), "weights_sha256": weights_sha256(weights_folder(config.model.weights)),
+    }
+    metrics = evaluate_tracking(
+        options.videos, options.out, config, options.rows.split(","), options.workers, facts, partial(print, flush=True)
+    )
+    print(tracking_table(metrics["rows"]))
 
 
 def _run_real(options: argparse.Namespace) -> None:

@@ -49,7 +49,7 @@ def rgb_from_message(message: Any) -> Uint8Array:
     """(H, W, 3) uint8 RGB. Raises FrameError for an unknown encoding or cut-off data."""
     if hasattr(message, "format"):
         return np.asarray(
-            cv2.cvtColor(_decoded(message.data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), dtype=np.uint8
+            cv2.cvtColor(decoded(message.data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), dtype=np.uint8
         )
     if message.encoding not in COLOUR_ENCODINGS:
         raise FrameError(
@@ -68,7 +68,7 @@ def depth_m_from_message(message: Any) -> Float32Array:
         return _compressed_depth_m(message)
     encoding = _encoding(message)
     if hasattr(message, "format"):
-        raw = _decoded(message.data, cv2.IMREAD_UNCHANGED)
+        raw = decoded(message.data, cv2.IMREAD_UNCHANGED)
         if raw.ndim != 2 or raw.dtype != np.uint16:
             raise FrameError(
                 "depth message", got=f"{message.format}: {raw.dtype} {raw.shape}", expected="a 16-bit PNG"
@@ -101,7 +101,8 @@ def _pixels(message: Any, dtype: np.dtype[Any], channels: int) -> np.ndarray:
     return pixels[..., 0] if channels == 1 else pixels
 
 
-def _decoded(data: Any, flags: int) -> np.ndarray:
+def decoded(data: Any, flags: int) -> np.ndarray:
+    """The picture in JPEG or PNG bytes, as OpenCV has it: BGR. Raises FrameError."""
     buffer = np.frombuffer(data, dtype=np.uint8)
     picture = cv2.imdecode(buffer, flags) if buffer.size else None
     if picture is None:
@@ -123,7 +124,7 @@ def _compressed_depth_m(message: Any) -> Float32Array:
             mend="set compressedDepth.format to png",
         )
     _, quant_a, quant_b = COMPRESSED_DEPTH_HEADER.unpack(header)
-    raw = _decoded(message.data[COMPRESSED_DEPTH_HEADER.size :], cv2.IMREAD_UNCHANGED)
+    raw = decoded(message.data[COMPRESSED_DEPTH_HEADER.size :], cv2.IMREAD_UNCHANGED)
     if _encoding(message) != "32FC1":
         return depth_m_from_raw(raw, MILLIMETRE)
     with np.errstate(

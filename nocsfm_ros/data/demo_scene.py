@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from nocsfm_ros.data.renderer import Item, Light, Renderer
+from nocsfm_ros.data.sequences import START_NS, SequenceFrame, draw_frame
 from nocsfm_ros.data.shapes import plane_mesh, procedural_mesh
-from nocsfm_ros.types import Float32Array, Float64Array, Uint8Array
+from nocsfm_ros.types import Float64Array
 
-SIZE_WH = (640, 480)
 RATE_HZ = 15.0
 NUM_FRAMES = 112
 SURFACE_SEED = 7
@@ -59,17 +57,7 @@ _PATH = np.array(
 )
 
 
-@dataclass(frozen=True)
-class DemoFrame:
-    """rgb (480, 640, 3), depth_m (480, 640) noiseless, mask 255 seen / 128 hidden / 0, T_cam_obj (4, 4)."""
-
-    rgb: Uint8Array
-    depth_m: Float32Array
-    mask: Uint8Array
-    T_cam_obj: Float64Array
-
-
-def demo_frame(renderer: Renderer, index: int) -> DemoFrame:
+def demo_frame(renderer: Renderer, index: int) -> SequenceFrame:
     """Frame `index` of the sequence."""
     time_s = index / RATE_HZ
     T_cam_obj = object_pose(time_s)
@@ -79,10 +67,10 @@ def demo_frame(renderer: Renderer, index: int) -> DemoFrame:
         *_surroundings(),
         _passer_by(time_s),
     ]
-    return _drawn(renderer, items, K_SEQUENCE, light)
+    return draw_frame(renderer, items, K_SEQUENCE, light, START_NS + round(index * 1e9 / RATE_HZ))
 
 
-def reference_frame(renderer: Renderer) -> DemoFrame:
+def reference_frame(renderer: Renderer) -> SequenceFrame:
     """The user's picture: the carton alone on another table, other camera, other light."""
     T_cam_obj = np.eye(4)
     T_cam_obj[:3, :3], T_cam_obj[:3, 3] = _reference_rotation(), (0.01, 0.01, 0.46)
@@ -92,7 +80,7 @@ def reference_frame(renderer: Renderer) -> DemoFrame:
         _slab(floor, _UP, 4.0, REFERENCE_TABLE, 0.6),
     ]
     light = Light(np.array([0.5, -0.7, -0.5]), (0.6, 0.62, 0.66), (0.6, 0.6, 0.6), 0.1, 0.4)
-    return _drawn(renderer, items, K_REFERENCE, light)
+    return draw_frame(renderer, items, K_REFERENCE, light)
 
 
 def object_pose(time_s: float) -> Float64Array:
@@ -160,10 +148,3 @@ def _passer_by(time_s: float) -> Item:
     if not 1.0 < time_s < 5.8:
         T[:3, 3] = (2.0, 2.0, 1.0)
     return Item(procedural_mesh(200_121, kind="bottle"), T, 0.13, 60, shininess=(0.2, 30))
-
-
-def _drawn(renderer: Renderer, items: list[Item], K: Float64Array, light: Light) -> DemoFrame:
-    picture = renderer.render(items, K, SIZE_WH, light)
-    alone, seen = renderer.silhouettes(items, K, SIZE_WH, 1)
-    mask = np.where(seen == 1, 255, np.where(alone == 1, 128, 0)).astype(np.uint8)
-    return DemoFrame(picture.rgb, picture.depth_m, mask, items[0].T_cam_obj)

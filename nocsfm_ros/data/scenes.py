@@ -74,8 +74,8 @@ def sample_target(rng: np.random.Generator, library: MeshLibrary, heldout: bool,
     if up_axis is None:
         R = Rotation.random(random_state=rng).as_matrix()
     else:
-        R = np.roll(_tilted_up(rng)[0], up_axis - 1, axis=1)  # the up direction becomes column up_axis
-    look = _with_random_look(
+        R = np.roll(tilted_up(rng)[0], up_axis - 1, axis=1)  # the up direction becomes column up_axis
+    look = with_random_look(
         Item(library.mesh(index), np.eye(4), diagonal_m, TARGET), rng, num_surfaces, 0.12
     )
     return Target(index, diagonal_m, up_axis, R, look)
@@ -102,17 +102,17 @@ def sample_scene(
     )
     K[1, 1] = K[0, 0]
     T_cam_obj = _target_pose(rng, target, K)
-    item = _placed(target.look, T_cam_obj)
+    item = placed(target.look, T_cam_obj)
     hull_cam = library.hull(target.index) * target.diagonal_m @ T_cam_obj[:3, :3].T + T_cam_obj[:3, 3]
     up = _table_normal(rng, target, T_cam_obj)
     items, sun_side = [item], np.array([0.0, -0.7, -0.7])
     if up is not None:
         floor = float((hull_cam @ up).min())
-        items += [_table(rng, up, floor, T_cam_obj[:3, 3], num_surfaces)]
-        items += _clutter(rng, library, target, hull_cam, up, floor, heldout, num_surfaces)
+        items += [table_under(rng, up, floor, T_cam_obj[:3, 3], num_surfaces)]
+        items += clutter_around(rng, library, target, hull_cam, up, floor, heldout, num_surfaces)
         sun_side = up
     if rng.random() < 0.88:
-        items.append(_wall(rng, hull_cam, num_surfaces))
+        items.append(wall_behind(rng, hull_cam, num_surfaces))
     if crowded and rng.random() < (0.3 if up is not None else 0.6):
         items += holding_hand(rng, hull_cam, up)
     if crowded and rng.random() < 0.3:
@@ -151,16 +151,17 @@ def _thin_axis(hull: Float64Array) -> int | None:
     return axis if extent[axis] < FLAT_RATIO * extent.max() else None
 
 
-def _tilted_up(rng: np.random.Generator) -> tuple[Float64Array, Float64Array]:
+def tilted_up(rng: np.random.Generator) -> tuple[Float64Array, Float64Array]:
     """An upright orientation seen from 5 to 75 deg above: R_cam_obj and the up direction in the camera."""
     elevation = np.radians(rng.uniform(5, 75))
     up = Rotation.from_euler("z", rng.normal(0, 10), degrees=True).apply(
         [0, -np.cos(elevation), -np.sin(elevation)]
     )
-    return _frame_with_up(up, rng), up
+    return frame_with_up(up, rng), up
 
 
-def _frame_with_up(up: Float64Array, rng: np.random.Generator) -> Float64Array:
+def frame_with_up(up: Float64Array, rng: np.random.Generator) -> Float64Array:
+    """(3, 3) whose second column is `up`, turned about it at random."""
     right = np.cross(up, rng.normal(size=3))
     right /= np.linalg.norm(right)
     return np.stack([right, up, np.cross(right, up)], axis=1)
@@ -182,16 +183,18 @@ def _table_normal(rng: np.random.Generator, target: Target, T_cam_obj: Float64Ar
     """Up direction of the table in the camera, or None for an object in free air."""
     if rng.random() > 0.65:
         return None
-    up = _tilted_up(rng)[1] if target.up_axis is None else T_cam_obj[:3, target.up_axis]
+    up = tilted_up(rng)[1] if target.up_axis is None else T_cam_obj[:3, target.up_axis]
     towards = -T_cam_obj[:3, 3] / np.linalg.norm(T_cam_obj[:3, 3])
     return up if up @ towards > 0.1 else None
 
 
-def _placed(look: Item, T_cam_obj: Float64Array) -> Item:
+def placed(look: Item, T_cam_obj: Float64Array) -> Item:
+    """The same thing at another place."""
     return Item(**{**look.__dict__, "T_cam_obj": T_cam_obj})
 
 
-def _with_random_look(item: Item, rng: np.random.Generator, num_surfaces: int, reprinted: float) -> Item:
+def with_random_look(item: Item, rng: np.random.Generator, num_surfaces: int, reprinted: float) -> Item:
+    """The item with another tint and gloss, and with the probability `reprinted` another print."""
     red, green, blue = rng.uniform(0.75, 1.1, 3) if rng.random() < 0.5 else np.full(3, rng.uniform(0.7, 1.1))
     layer = int(rng.integers(num_surfaces)) if rng.random() < reprinted else -1
     return Item(
@@ -205,20 +208,22 @@ def _with_random_look(item: Item, rng: np.random.Generator, num_surfaces: int, r
     )
 
 
-def _table(
+def table_under(
     rng: np.random.Generator, up: Float64Array, floor: float, near: Float64Array, num_surfaces: int
 ) -> Item:
+    """A table whose normal is `up` and whose top is at `floor` along it, somewhere under the point `near`."""
     T = np.eye(4)
-    T[:3, :3] = _frame_with_up(up, rng)
+    T[:3, :3] = frame_with_up(up, rng)
     side = rng.uniform(0.5, 2.5)
     T[:3, 3] = near + (floor - near @ up) * up + T[:3, :3] @ (rng.uniform(-0.3, 0.3, 3) * (side, 0, side))
     return _surface(rng, T, side, num_surfaces)
 
 
-def _wall(rng: np.random.Generator, hull_cam: Float64Array, num_surfaces: int) -> Item:
+def wall_behind(rng: np.random.Generator, hull_cam: Float64Array, num_surfaces: int) -> Item:
+    """A wall farther away than every point of the hull (M, 3)."""
     T = np.eye(4)
     normal = Rotation.from_euler("xy", rng.normal(0, 20, 2), degrees=True).apply([0, 0, -1])
-    T[:3, :3] = _frame_with_up(normal, rng)
+    T[:3, :3] = frame_with_up(normal, rng)
     T[:3, 3] = hull_cam.mean(axis=0)
     T[:3, 3] -= (float((-(hull_cam - T[:3, 3]) @ normal).max()) + 0.02 + rng.exponential(0.7)) * normal
     return _surface(rng, T, 12.0, num_surfaces)
@@ -243,7 +248,7 @@ def _random_clutter_mesh(rng: np.random.Generator, library: MeshLibrary, heldout
     return int(rng.choice(library.indices(heldout, procedural=bool(rng.random() < 0.5))))
 
 
-def _clutter(
+def clutter_around(
     rng: np.random.Generator,
     library: MeshLibrary,
     target: Target,
@@ -264,7 +269,7 @@ def _clutter(
             if is_twin
             else float(np.clip(target.diagonal_m * np.exp(rng.normal(0, 0.45)), 0.04, 0.5))
         )
-        R = _frame_with_up(up, rng)
+        R = frame_with_up(up, rng)
         hull = library.hull(index) * size @ R.T
         across = np.cross(up, rng.normal(size=3))
         across /= np.linalg.norm(across)
@@ -275,9 +280,9 @@ def _clutter(
         T[:3, 3] += (floor - (hull @ up).min() - T[:3, 3] @ up) * up
         if T[2, 3] - (hull[:, 2].max() - hull[:, 2].min()) / 2 > 0.12:
             item = Item(library.mesh(index), T, size, TARGET + 1 + number)
-            same = _placed(Item(**{**target.look.__dict__, "instance": TARGET + 1 + number}), T)
+            same = placed(Item(**{**target.look.__dict__, "instance": TARGET + 1 + number}), T)
             items.append(
-                same if is_twin and rng.random() < 0.5 else _with_random_look(item, rng, num_surfaces, 0.15)
+                same if is_twin and rng.random() < 0.5 else with_random_look(item, rng, num_surfaces, 0.15)
             )
     return items
 
@@ -299,4 +304,4 @@ def _occluder(
     T[:3, :3], T[:3, 3] = Rotation.random(random_state=rng).as_matrix(), goal * near
     T[2, 3] = min(T[2, 3], float(hull_cam[:, 2].min()) - 0.4 * size) if rng.random() < 0.8 else T[2, 3]
     T[2, 3] = max(T[2, 3], 0.1 + size / 2)
-    return _with_random_look(Item(library.mesh(index), T, size, 251), rng, num_surfaces, 0.2)
+    return with_random_look(Item(library.mesh(index), T, size, 251), rng, num_surfaces, 0.2)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from nocsfm_ros import visualization
+from nocsfm_ros.data.bag_images import decoded
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.evaluation.summary import OCCLUDED_FRACTION, FrameScore
 from nocsfm_ros.geometry.crops import box_from_mask, crop_frame, square_box
@@ -176,10 +177,6 @@ def write_png(picture: Uint8Array, path: Path) -> None:
             f"picture {path.name}", got="OpenCV could not write it", expected="a folder with free space"
         )
 
-
-def decoded(data: Any, flags: int) -> Uint8Array:
-    """The picture in JPEG or PNG bytes, as OpenCV has it: BGR."""
-    return np.asarray(cv2.imdecode(np.asarray(data), flags), dtype=np.uint8)
 
 
 def _chosen(scores: Sequence[FrameScore]) -> list[FrameScore]:

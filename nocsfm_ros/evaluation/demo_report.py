@@ -13,26 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
-from rosbags.highlevel import AnyReader
-from rosbags.typesys import Stores, get_typestore
 
+from nocsfm_ros.data.bag_images import decoded
+from nocsfm_ros.data.sequences import TOPICS, T_from_message, read_truths, stamped_messages
 from nocsfm_ros.errors import ConfigError
-from nocsfm_ros.evaluation.demo_pictures import Run, decoded, plot, sheet, write_png, write_video
+from nocsfm_ros.evaluation.demo_pictures import Run, plot, sheet, write_png, write_video
 from nocsfm_ros.evaluation.summary import (
     FrameResult,
-    FrameTruth,
     score_frames,
     summarise,
 )
-from nocsfm_ros.geometry.transforms import make_T, rotation_from_quat_xyzw
-from nocsfm_ros.types import BoolArray, Float64Array, TrackState
+from nocsfm_ros.types import BoolArray, TrackState
 
-COLOUR, TRUTH_POSE, TRUTH_MASK = (
-    "/camera/rgb/image_rect_color/compressed",
-    "/ground_truth/pose",
-    "/ground_truth/mask/compressed",
-)
 # What the issue asks for: a test of each value, and how it is written.
 GOALS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "rate_hz": (lambda value: value >= 5, ">= 5"),
@@ -74,7 +66,7 @@ def read_run(folder: Path, data: Path) -> Run:
     Raises:
         ConfigError: the node answered nothing.
     """
-    played, answers = _messages(data / "sequence"), _messages(folder / "output.mcap")
+    played, answers = stamped_messages(data / "sequence"), stamped_messages(folder / "output.mcap")
     outputs = {
         topic.removesuffix("/compressed").rsplit("/", 1)[-1]: by_stamp
         for topic, by_stamp in answers.items()
@@ -87,25 +79,17 @@ def read_run(folder: Path, data: Path) -> Run:
             expected="one for every frame it took",
             mend="Look at log/node.log",
         )
-    truths = [
-        FrameTruth(
-            stamp_ns,
-            _T(played[TRUTH_POSE][stamp_ns].pose),
-            decoded(played[TRUTH_MASK][stamp_ns].data, cv2.IMREAD_GRAYSCALE),
-        )
-        for stamp_ns in played[COLOUR]
-    ]
     pictures = {
         name: {stamp: message.data for stamp, message in outputs.get(name, {}).items()}
         for name in ("mask", "nocs", "overlay")
     }
-    pictures["colour"] = {stamp: message.data for stamp, message in played[COLOUR].items()}
+    pictures["colour"] = {stamp: message.data for stamp, message in played[TOPICS["color"][0]].items()}
     times = _times(folder / "record.jsonl")
     results = [
         _result(stamp, message, pictures["mask"].get(stamp), times)
         for stamp, message in outputs["tracks"].items()
     ]
-    return Run(score_frames(truths, results), outputs["tracks"], pictures)
+    return Run(score_frames(read_truths(data / "sequence"), results), outputs["tracks"], pictures)
 
 
 def table(summary: Mapping[str, Any]) -> str:
@@ -129,18 +113,6 @@ def table(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _messages(path: Path) -> dict[str, dict[int, Any]]:
-    """topic -> stamp in ns -> message, of all messages with a header."""
-    found: dict[str, dict[int, Any]] = {}
-    with AnyReader([path], default_typestore=get_typestore(Stores.LATEST)) as reader:
-        for connection, _, raw in reader.messages():
-            message: Any = reader.deserialize(raw, connection.msgtype)
-            if hasattr(message, "header"):
-                stamp = message.header.stamp
-                found.setdefault(connection.topic, {})[stamp.sec * 1_000_000_000 + stamp.nanosec] = message
-    return found
-
-
 def _times(path: Path) -> dict[str, dict[int, int]]:
     """``colour`` and ``result`` -> stamp in ns -> wall clock of its publication in ns."""
     times: dict[str, dict[int, int]] = {"colour": {}, "result": {}}
@@ -159,7 +131,7 @@ def _result(stamp_ns: int, message: Any, mask: Any, times: Mapping[str, Mapping[
     found: BoolArray | None = None if mask is None else decoded(mask, cv2.IMREAD_GRAYSCALE) > 0
     if track is None:
         return FrameResult(stamp_ns, TrackState.SEARCHING, None, found, 0.0, latency_ms, published_ns)
-    T_cam_obj = _T(track.pose.pose) if track.has_pose else None
+    T_cam_obj = T_from_message(track.pose.pose) if track.has_pose else None
     return FrameResult(
         stamp_ns, TrackState(track.state), T_cam_obj, found, float(track.confidence), latency_ms, published_ns
     )
@@ -178,7 +150,7 @@ def _write_tracks(run: Run, path: Path) -> None:
                     "stamp_ns": stamp_ns,
                     "object_id": track.object_id,
                     "state": TrackState(track.state).name,
-                    "T_cam_obj": _T(track.pose.pose).ravel().round(9).tolist() if track.has_pose else None,
+                    "T_cam_obj": T_from_message(track.pose.pose).ravel().round(9).tolist() if track.has_pose else None,
                     "scale_m": round(float(track.scale), 6) if track.has_pose else None,
                     "size_m": [round(float(side), 6) for side in (size.x, size.y, size.z)],
                     "confidence": round(float(track.confidence), 4),
@@ -187,14 +159,6 @@ def _write_tracks(run: Run, path: Path) -> None:
                     "reason": track.reason,
                 }
                 lines.write(json.dumps(record) + "\n")
-
-
-def _T(pose: Any) -> Float64Array:
-    turn, place = pose.orientation, pose.position
-    return make_T(
-        rotation_from_quat_xyzw(np.array([turn.x, turn.y, turn.z, turn.w])),
-        np.array([place.x, place.y, place.z]),
-    )
 
 
 def _machine() -> dict[str, Any]:

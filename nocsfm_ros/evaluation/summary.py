@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from nocsfm_ros.data.sequences import LABEL_HIDDEN, LABEL_VISIBLE, FrameTruth
 from nocsfm_ros.errors import ConfigError, ShapeError
 from nocsfm_ros.geometry.transforms import rotation_angle_deg
 from nocsfm_ros.types import BoolArray, Float64Array, TrackState, Uint8Array
@@ -31,23 +32,6 @@ from nocsfm_ros.types import BoolArray, Float64Array, TrackState, Uint8Array
 VISIBLE_FRACTION = 0.3
 OCCLUDED_FRACTION = 0.1
 FOUND_DEG, FOUND_M = 20.0, 0.05
-# Values of the truth's label picture.
-LABEL_VISIBLE, LABEL_HIDDEN = 255, 128
-
-
-@dataclass(frozen=True)
-class FrameTruth:
-    """What is true in one played frame.
-
-    Attributes:
-        stamp_ns: of the colour picture.
-        T_cam_obj: (4, 4) pose of the object, also when it is out of view.
-        labels: (H, W) uint8: 255 object, 128 object hidden behind something, 0 elsewhere.
-    """
-
-    stamp_ns: int
-    T_cam_obj: Float64Array
-    labels: Uint8Array
 
 
 @dataclass(frozen=True)

@@ -61,12 +61,13 @@ class VelocityNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
         context_channels: of the backbone's features; 0 for a network without.
         context_backbone: name of the backbone whose features it was trained with.
         objective: "flow", or "diffusion" for a network that is shown the picture's latent beside a noisy one.
+        affine: False leaves the affine map at the identity: the ablation.
     """
 
     @register_to_config
     def __init__(
         self, latent_channels: int = 16, latent_side: int = 32, widths: tuple[int, int, int] = (48, 96, 192),
-        context_channels: int = 0, context_backbone: str = "", objective: str = "flow",
+        context_channels: int = 0, context_backbone: str = "", objective: str = "flow", affine: bool = True,
     ) -> None:
         super().__init__()
         fine, middle, coarse = widths
@@ -87,7 +88,7 @@ class VelocityNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.match = ReferenceAttention(middle, middle)
         self.to_coarse = nn.Conv2d(middle, coarse, 3, stride=2, padding=1)
         self.coarse = nn.ModuleList(TransformerBlock(coarse, middle) for _ in range(2))
-        self.affine_head = AffineHead(coarse)
+        self.affine_head = AffineHead(coarse) if affine else None
         self.from_affine = nn.Conv2d(4, fine, 1)
         self.from_coarse = nn.Conv2d(coarse, middle, 1)
         self.up_middle = ResidualBlock(middle, time_width)
@@ -144,7 +145,7 @@ class VelocityNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
         coarse = self.to_coarse(middle)
         for block in self.coarse:
             coarse = block(coarse, tokens)
-        affine = self.affine_head(coarse)
+        affine = identity_affine(len(z), z.device) if self.affine_head is None else self.affine_head(coarse)
         guess = torch.cat([apply_affine(affine, live.xyz[:, :3]) * live.xyz[:, 3:], live.xyz[:, 3:]], dim=1)
         middle = self.up_middle(middle + _doubled(self.from_coarse(coarse)), time)
         fine = self.up_fine(fine + _doubled(self.from_middle(middle)) + self.from_affine(guess.to(z.dtype)), time)
@@ -164,6 +165,11 @@ def apply_affine(affine: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
     return (affine[:, :, :3] @ xyz.flatten(2) + affine[:, :, 3:]).view(xyz.shape)
 
 
+def identity_affine(size: int, device: torch.device) -> torch.Tensor:
+    """(size, 3, 4) float32: coordinates as they are."""
+    return torch.eye(3, 4, device=device).expand(size, 3, 4)
+
+
 class AffineHead(nn.Module):
     """A learned query looks over a grid and answers with an affine map, the identity at first."""
 
@@ -178,8 +184,7 @@ class AffineHead(nn.Module):
         cells = self.norm(grid.flatten(2).transpose(1, 2))
         looked = self.attention(self.query.expand(len(grid), -1, -1).to(cells.dtype), cells)
         affine = 0.1 * self.answer(looked.flatten(1)).float().view(-1, 3, 4)
-        result: torch.Tensor = affine + torch.eye(3, 4, device=affine.device)
-        return result
+        return affine + identity_affine(len(grid), affine.device)
 
 
 class ResidualBlock(nn.Module):

@@ -157,7 +157,7 @@ def build_velocity(config: TrainConfig, autoencoder: Autoencoder, context_channe
         )
     return VelocityNetwork(
         autoencoder.latent_channels, side, dataclasses.astuple(network.unet), context_channels, network.backbone,
-        network.objective,
+        network.objective, network.affine,
     )
 
 

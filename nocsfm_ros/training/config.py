@@ -108,6 +108,7 @@ class NetworkConfig:
     objective: str = _tunable(
         "flow", "diffusion trains the UNet to denoise, for the comparison", choices=("flow", "diffusion")
     )
+    affine: bool = _tunable(True, "of the UNet: an affine map of the live coordinates besides the dense answer")
     crop_side: int = _tunable(128, "of the square picture", unit="pixels", low=16, high=256)
     autoencoder: str = _tunable(
         "", "frozen one: 'embedded', a folder or a hub id; empty takes the one trained in --out"
