@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from nocsfm_ros.evaluation.demo_pictures import decoded
-from nocsfm_ros.evaluation.demo_report import _T, TRUTH_MASK, TRUTH_POSE, _messages
+from nocsfm_ros.data.sequences import read_truths
 from nocsfm_ros.geometry.crops import box_from_mask
 from nocsfm_ros.geometry.transforms import make_T
 from nocsfm_ros.types import PoseEstimate, Reference, RgbdFrame, SimilarityPose, Track, TrackState
@@ -29,7 +28,7 @@ class OracleTracker:
     """Knows the answers."""
 
     def __init__(self, data: Path) -> None:
-        self._truth = _messages(data / "sequence")
+        self._truth = {truth.stamp_ns: truth for truth in read_truths(data / "sequence")}
         self.object_ids: list[str] = []
         self.stage_ms = {"oracle": 0.0}
 
@@ -52,9 +51,9 @@ class OracleTracker:
         pass
 
     def update(self, frame: RgbdFrame) -> list[Track]:
-        labels = decoded(self._truth[TRUTH_MASK][frame.stamp_ns].data, 0)
+        truth = self._truth[frame.stamp_ns]
+        labels, T = truth.labels, truth.T_cam_obj @ T_ERROR
         mask = labels == 255
-        T = _T(self._truth[TRUTH_POSE][frame.stamp_ns].pose) @ T_ERROR
         found = 3 * mask.sum() > (labels > 0).sum() > 0
         mask = mask & found
         nocs = np.zeros((*mask.shape, 3), np.float32)

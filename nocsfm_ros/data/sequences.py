@@ -42,9 +42,9 @@ class SequenceFrame:
     """A clean picture and what is true in it.
 
     Attributes:
-        rgb: (480, 640, 3) uint8.
-        depth_m: (480, 640) float32 without noise.
-        labels: (480, 640) uint8, LABEL_VISIBLE object, LABEL_HIDDEN object behind something, 0 elsewhere.
+        rgb: (H, W, 3) uint8.
+        depth_m: (H, W) float32 without noise.
+        labels: (H, W) uint8, LABEL_VISIBLE object, LABEL_HIDDEN object behind something, 0 elsewhere.
         T_cam_obj: (4, 4).
         K: (3, 3).
         stamp_ns: of all messages.
@@ -150,7 +150,7 @@ def _write_reference(folder: Path, frame: SequenceFrame) -> None:
     cv2.imwrite(str(folder / "reference.png"), sensed_rgb(frame.rgb, rng)[..., ::-1])
     cv2.imwrite(str(folder / "reference_mask.png"), np.where(frame.labels == LABEL_VISIBLE, 255, 0).astype(np.uint8))
     cv2.imwrite(str(folder / "reference_depth.png"), sensed_depth_mm(frame.depth_m, frame.K, rng))
-    camera = {"width": SIZE_WH[0], "height": SIZE_WH[1], "K": frame.K.ravel().tolist()}
+    camera = {"width": frame.rgb.shape[1], "height": frame.rgb.shape[0], "K": frame.K.ravel().tolist()}
     (folder / "reference_camera.json").write_text(json.dumps(camera, indent=1) + "\n", encoding="utf-8")
     pose = {"T_cam_obj": frame.T_cam_obj.ravel().tolist()}
     (folder / "reference_pose.json").write_text(json.dumps(pose, indent=1) + "\n", encoding="utf-8")
@@ -183,17 +183,18 @@ def _sensed(types: Any, frame: SequenceFrame, rng: np.random.Generator, png_leve
     return {
         "color": compressed(header, "jpeg", jpeg.ravel()),
         "depth": compressed(header, "16UC1; png", depth.ravel()),
-        "info": _camera_info(types, header, frame.K),
+        "info": _camera_info(types, header, frame),
         "pose": _pose(types, header, frame.T_cam_obj),
         "mask": compressed(header, "mono8; png", cv2.imencode(".png", frame.labels, png)[1].ravel()),
     }
 
 
-def _camera_info(types: Any, header: Any, K: Float64Array) -> Any:
+def _camera_info(types: Any, header: Any, frame: SequenceFrame) -> Any:
+    K, (height, width) = frame.K, frame.rgb.shape[:2]
     P = np.hstack([K, np.zeros((3, 1))])
     region = types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
     return types["sensor_msgs/msg/CameraInfo"](
-        header, SIZE_WH[1], SIZE_WH[0], "plumb_bob", np.zeros(5), K.ravel(), np.eye(3).ravel(), P.ravel(), 0, 0, region
+        header, height, width, "plumb_bob", np.zeros(5), K.ravel(), np.eye(3).ravel(), P.ravel(), 0, 0, region
     )
 
 

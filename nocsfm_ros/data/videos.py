@@ -246,8 +246,9 @@ class Stage:
         phase = 2 * np.pi * time_s / 12
         yaw = Rotation.from_rotvec(np.radians(swing) * np.sin(phase) * self.up)
         pitch = Rotation.from_euler("x", 0.3 * swing * np.sin(1.7 * phase), degrees=True)
-        to_centre, nearer = make_T(np.eye(3), self.T_world_obj[:3, 3]), np.array([0, 0, 0.004 * swing * np.sin(0.8 * phase)])
-        turned = make_T((pitch * yaw).as_matrix(), nearer * self.distance_m)
+        to_centre = make_T(np.eye(3), self.T_world_obj[:3, 3])
+        nearer_m = 0.004 * swing * np.sin(0.8 * phase) * self.distance_m
+        turned = make_T((pitch * yaw).as_matrix(), np.array([0, 0, nearer_m]))
         return np.asarray(to_centre @ turned @ invert(to_centre))
 
     def _light(self, time_s: float) -> Light:
@@ -256,8 +257,11 @@ class Stage:
         phase = 2 * np.pi * time_s / 8
         strength = 0.75 + 0.35 * np.sin(1.3 * phase)
         turn = Rotation.from_euler("z", 70 * np.sin(phase), degrees=True)
-        sun, sky = (tuple(float(strength * part) for part in colour) for colour in (self.light.colour, self.light.ambient))
-        return replace(self.light, to_sun_cam=turn.apply(self.light.to_sun_cam), colour=sun, ambient=sky)
+        (sun_r, sun_g, sun_b), (sky_r, sky_g, sky_b) = strength * np.array([self.light.colour, self.light.ambient])
+        return replace(
+            self.light, to_sun_cam=turn.apply(self.light.to_sun_cam), colour=(sun_r, sun_g, sun_b),
+            ambient=(sky_r, sky_g, sky_b),
+        )
 
     def _draw_target(self) -> tuple[Target, Float64Array]:
         """A held-out object, printed and catalogue ones in turn, upright, seen from above; and the up direction."""
@@ -321,7 +325,8 @@ class _Sway:
     """A smooth wandering vector (3,) of about this size, zero at time 0."""
 
     def __init__(self, rng: np.random.Generator, size: float, period_s: float) -> None:
-        self.size, self.periods_s, self.phases = size, period_s * rng.uniform(0.7, 1.4, (2, 3)), rng.uniform(0, 6.28, (2, 3))
+        self.size, self.periods_s = size, period_s * rng.uniform(0.7, 1.4, (2, 3))
+        self.phases = rng.uniform(0, 2 * np.pi, (2, 3))
         self.start = np.zeros(3)
         self.start = self(0.0)
 

@@ -118,7 +118,7 @@ def _run_video(folder: Path, out: Path, rows: Sequence[str]) -> list[TrackedFram
     reference, thing = read_reference(folder, folder.name), _read_object(folder)
     fractions, start_ns = visible_fractions(truths), truths[0].stamp_ns
     shown = set(np.linspace(0, len(source) - 1, SHEET_FRAMES).round().astype(int).tolist())
-    frames, pictures = [], [(reference.rgb, "reference")]
+    frames, pictures, captions = list[TrackedFrame](), [reference.rgb], ["reference"]
     for row in rows:
         for index, track, ms in run_row(row, _tracker, source, reference):
             T_obj_user = _tracker.objects[track.object_id].model.T_obj_user
@@ -127,8 +127,9 @@ def _run_video(folder: Path, out: Path, rows: Sequence[str]) -> list[TrackedFram
             )
             if row == SHEET_ROW and index in shown:
                 frame = source.frame(index)
-                pictures.append((overlay(frame.rgb, [track], frame.K, ms), f"frame {index}"))
-    write_png(grid(*zip(*pictures, strict=True), columns=5, cell_wh=(320, 240)), out / f"{folder.name}.png")
+                pictures.append(overlay(frame.rgb, [track], frame.K, ms))
+                captions.append(f"frame {index}")
+    write_png(grid(pictures, captions, columns=5, cell_wh=(320, 240)), out / f"{folder.name}.png")
     return frames
 
 

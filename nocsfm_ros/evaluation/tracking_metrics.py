@@ -133,13 +133,13 @@ def calibration(frames: Sequence[TrackedFrame], edges: npt.NDArray[np.float64]) 
 
 def _accuracies(frames: Sequence[TrackedFrame]) -> dict[str, Any]:
     visible = [frame for frame in frames if frame.is_visible]
-    adds = np.array([frame.adds_m for frame in visible])
+    adds, ious = np.array([frame.adds_m for frame in visible]), [f.mask_iou for f in visible if f.mask_iou is not None]
     return {
         "frames": len(frames), "visible": len(visible),
         **{name: _percent([_within(frame, name) for frame in visible]) for name in LIMITS},
         "add": _percent([frame.add_m < ADD_DIAMETERS * frame.diagonal_m for frame in visible]),
         "adds_auc": round(100 * area_under_curve(adds, ADDS_LIMIT_M), 1) if len(adds) else None,
-        "mask_iou": round(float(np.mean([f.mask_iou for f in visible if f.mask_iou is not None])), 3) if visible else None,
+        "mask_iou": round(float(np.mean(ious)), 3) if ious else None,
     }
 
 
