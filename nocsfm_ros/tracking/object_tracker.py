@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import cv2
@@ -26,6 +27,8 @@ from nocsfm_ros.types import (
 )
 
 MAX_STEP_S = 0.5  # velocity says nothing after a longer gap
+SAME_PLACE = 0.5  # share of a mask that lies in another object's mask, from which both cannot be right
+SURER = 0.1  # confidence above the other's that takes its place from it
 
 
 class ObjectTracker:
@@ -50,11 +53,14 @@ class ObjectTracker:
         self.last: SimilarityPose | None = None
         self.before_last: SimilarityPose | None = None
         self.last_ns = self.before_last_ns = 0
+        self.confidence = 0.0
+        self.taken: Mapping[str, PoseEstimate] = {}
         self.filter.reset()
         self.model.forget_keyframes()
 
-    def update(self, frame: RgbdFrame) -> Track:
-        """Advance by one frame."""
+    def update(self, frame: RgbdFrame, taken: Mapping[str, PoseEstimate] | None = None) -> Track:
+        """Advance by one frame; `taken` has what other objects are already found in it."""
+        self.taken = taken or {}
         following = self.state is TrackState.TRACKING
         estimate = self._follow(frame) if following else self._search(frame)
         if following and estimate.pose is None and self.failures > 0:  # it has jumped away: look everywhere
@@ -105,6 +111,7 @@ class ObjectTracker:
             problem = f"confidence {estimate.confidence:.2f} under {threshold:.2f}: {estimate.reason}"
         elif last is not None:
             problem = self._jump(estimate.pose, last)
+        problem = problem or self._owner(estimate)
         return replace(estimate, pose=None, reason=problem) if problem else estimate
 
     def _jump(self, pose: SimilarityPose, last: SimilarityPose) -> str:
@@ -118,6 +125,19 @@ class ObjectTracker:
             return f"moved {shift_m:.2f} m since the last frame"
         return ""
 
+    def _owner(self, estimate: PoseEstimate) -> str:
+        """Which other object is as surely seen where this one is, or nothing: look-alikes must not swap."""
+        for name, other in self.taken.items():
+            if estimate.confidence < other.confidence + SURER and is_same_place(estimate, other):
+                return f"{name!r} is seen there"
+        return ""
+
+    def give_way(self, frame: RgbdFrame, name: str) -> Track:
+        """Another object is much more surely seen where this one was: lost, and what was learned there forgotten."""
+        self.state, self.failures, self.last, self.before_last = TrackState.LOST, 0, None, None
+        self.model.forget_keyframes()
+        return self._track(frame, _nothing(frame, f"{name!r} is seen there, and more surely"))
+
     def _accept(self, frame: RgbdFrame, estimate: PoseEstimate) -> None:
         pose = estimate.pose
         if pose is None:
@@ -126,7 +146,7 @@ class ObjectTracker:
             self.before_last, self.before_last_ns = self.last, self.last_ns
         else:
             self.before_last = None
-        self.last, self.last_ns = pose, frame.stamp_ns
+        self.last, self.last_ns, self.confidence = pose, frame.stamp_ns, estimate.confidence
         self.state, self.failures, self.next_candidate = TrackState.TRACKING, 0, 0
         self._remember(frame, estimate, pose)
 
@@ -196,6 +216,11 @@ class ObjectTracker:
             box_xywh=None if pose is None else box_from_mask(estimate.mask), num_keyframes=len(self.model.views),
             centre_m=self.model.centre_m,
         )
+
+
+def is_same_place(estimate: PoseEstimate, other: PoseEstimate) -> bool:
+    """Whether most of the estimate's mask lies in the other's."""
+    return int((estimate.mask & other.mask).sum()) > SAME_PLACE * int(estimate.mask.sum())
 
 
 def _nothing(frame: RgbdFrame, reason: str) -> PoseEstimate:

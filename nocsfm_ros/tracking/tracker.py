@@ -21,9 +21,9 @@ from nocsfm_ros.geometry.transforms import invert
 from nocsfm_ros.matching.backbone import load_backbone
 from nocsfm_ros.matching.localiser import encode_reference
 from nocsfm_ros.object_model import ObjectModel
-from nocsfm_ros.tracking.object_tracker import ObjectTracker
+from nocsfm_ros.tracking.object_tracker import ObjectTracker, is_same_place
 from nocsfm_ros.tracking.reference import MIN_FOREGROUND
-from nocsfm_ros.types import Float64Array, Reference, RgbdFrame, Track
+from nocsfm_ros.types import Float64Array, PoseEstimate, Reference, RgbdFrame, Track, TrackState
 
 MIN_SCALE_M = 0.01  # depth cameras cannot show a smaller object
 NO_CAMERA_FOCAL = 1.2  # focal length over the longer side: a usual lens, for a reference picture without a camera
@@ -115,12 +115,28 @@ class Tracker:
             tracker.config = self.config
 
     def update(self, frame: RgbdFrame) -> list[Track]:
-        """One track per object for this frame."""
+        """One track per object for this frame, in the order of object_ids.
+
+        What is followed, and most surely, comes first: another object is seen in its place only if much more surely.
+        """
         begin = time.perf_counter()
         self.estimator.stage_ms = {}
-        tracks = [tracker.update(frame) for tracker in self.objects.values()]
+        tracks: dict[str, Track] = {}
+        taken: dict[str, PoseEstimate] = {}
+        for object_id, tracker in sorted(self.objects.items(), key=_sureness, reverse=True):
+            tracks[object_id] = track = tracker.update(frame, taken)
+            if track.estimate.pose is None:
+                continue
+            for other in [name for name, seen in taken.items() if is_same_place(track.estimate, seen)]:
+                tracks[other] = self.objects[other].give_way(frame, object_id)
+                del taken[other]
+            taken[object_id] = track.estimate
         self.stage_ms = {**self.estimator.stage_ms, "total": (time.perf_counter() - begin) * 1e3}
-        return tracks
+        return [tracks[object_id] for object_id in self.objects]
+
+
+def _sureness(named: tuple[str, ObjectTracker]) -> tuple[bool, float]:
+    return named[1].state is TrackState.TRACKING, named[1].confidence
 
 
 def build_tracker(config: Config | None = None) -> Tracker:

@@ -15,6 +15,7 @@ from nocsfm_ros.config import Config, FilterConfig
 from nocsfm_ros.object_model import ObjectModel, View
 from nocsfm_ros.tracking import object_tracker
 from nocsfm_ros.tracking.object_tracker import ObjectTracker
+from nocsfm_ros.tracking.tracker import Tracker
 from nocsfm_ros.types import BoxXywh, PoseEstimate, RgbdFrame, SimilarityPose, TrackState
 
 WIDTH, HEIGHT = 64, 48
@@ -209,3 +210,90 @@ def test_filter_smooths_what_is_published_and_not_what_is_tracked(
     track = tracker.update(frame_at(1))
     assert track.T_cam_user is not None and track.estimate.pose is not None and tracker.last is not None
     assert 0 < track.T_cam_user[0, 3] < 0.01 and track.estimate.pose.t_cam_obj[0] == tracker.last.t_cam_obj[0] == 0.02
+
+
+class Scene:
+    """An estimator that knows how surely each object is seen where: object_id -> (column of the mask, confidence)."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, tuple[int, float]] = {}
+        self.config, self.stage_ms = Config(), dict[str, float]()
+
+    def encode_frame(self, frame: RgbdFrame) -> None:
+        return None
+
+    def estimate(self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Any = ()) -> PoseEstimate:
+        column, confidence = self.seen[model.object_id]
+        mask = np.zeros((HEIGHT, WIDTH), bool)
+        mask[20:26, column : column + 6] = True
+        crop: Any = SimpleNamespace()
+        nocs = np.zeros((HEIGHT, WIDTH, 3), np.float32)
+        return PoseEstimate(pose_at((column - 29) / 120), mask, nocs, crop, confidence=confidence)
+
+    def second_look(self, frame: RgbdFrame, estimate: PoseEstimate, model: ObjectModel) -> PoseEstimate:
+        return estimate
+
+
+@pytest.fixture
+def four(monkeypatch: pytest.MonkeyPatch) -> tuple[Tracker, Scene]:
+    candidate = SimpleNamespace(box_xywh=(20.0, 15.0, 20.0, 20.0))
+    monkeypatch.setattr(object_tracker, "find_candidates", lambda *_: [candidate])
+    scene: Any = Scene()
+    followed = Tracker(scene, Config())
+    for object_id in ("red", "green", "blue", "white"):
+        model = ObjectModel(object_id, scene, [_view(pose_at().T_cam_obj)], 0.2, None)
+        model.rebuild_cloud()
+        followed.objects[object_id] = ObjectTracker(model, scene, Config())
+    return followed, scene
+
+
+def states_of(tracker: Tracker, number: int) -> dict[str, bool]:
+    tracks = tracker.update(frame_at(number))
+    assert [track.object_id for track in tracks] == tracker.object_ids
+    return {track.object_id: track.T_cam_user is not None for track in tracks}
+
+
+def test_four_objects_in_four_places_are_all_tracked(four: tuple[Tracker, Scene]) -> None:
+    tracker, scene = four
+    scene.seen = {"red": (5, 0.8), "green": (20, 0.8), "blue": (35, 0.8), "white": (50, 0.8)}
+    for number in range(3):
+        assert all(states_of(tracker, number).values())
+
+
+def test_followed_object_keeps_its_place_from_a_look_alike_that_searches(four: tuple[Tracker, Scene]) -> None:
+    tracker, scene = four
+    scene.seen = {"red": (5, 0.1), "green": (20, 0.7), "blue": (35, 0.8), "white": (50, 0.8)}
+    assert states_of(tracker, 0) == {"red": False, "green": True, "blue": True, "white": True}
+    scene.seen["red"] = (20, 0.75)
+    for number in range(1, 4):
+        assert states_of(tracker, number) == {"red": False, "green": True, "blue": True, "white": True}
+    assert "'green' is seen there" in tracker.update(frame_at(4))[0].estimate.reason
+
+
+def test_of_two_followed_objects_that_meet_the_surer_one_stays(four: tuple[Tracker, Scene]) -> None:
+    tracker, scene = four
+    scene.seen = {"red": (14, 0.75), "green": (20, 0.9), "blue": (35, 0.8), "white": (50, 0.8)}
+    assert all(states_of(tracker, 0).values())
+    scene.seen["red"] = (21, 0.95)
+    assert states_of(tracker, 1) == {"red": False, "green": True, "blue": True, "white": True}
+
+
+def test_of_two_that_search_the_surer_one_gets_the_place(four: tuple[Tracker, Scene]) -> None:
+    tracker, scene = four
+    scene.seen = {"red": (20, 0.7), "green": (20, 0.9), "blue": (35, 0.8), "white": (50, 0.8)}
+    for number in range(3):
+        assert states_of(tracker, number) == {"red": False, "green": True, "blue": True, "white": True}
+    assert tracker.objects["red"].state is not TrackState.TRACKING
+
+
+def test_object_that_gave_way_forgets_what_it_learned_there(four: tuple[Tracker, Scene]) -> None:
+    tracker, scene = four
+    scene.seen = {"red": (20, 0.7), "green": (50, 0.1), "blue": (35, 0.8), "white": (5, 0.8)}
+    assert states_of(tracker, 0)["red"]
+    red = tracker.objects["red"]
+    red.model.add_view(_view(pose_at(turn_deg=40).T_cam_obj))
+    scene.seen["green"] = (20, 0.95)
+    assert states_of(tracker, 1) == {"red": False, "green": True, "blue": True, "white": True}
+    assert red.state is TrackState.LOST and len(red.model.views) == 1
+    scene.seen["red"] = (50, 0.8)
+    assert all(states_of(tracker, 2).values())
