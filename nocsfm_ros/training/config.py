@@ -100,9 +100,9 @@ class MatchingConfig:
 class VitConfig:
     """Size of the backbone that `train backbone` makes, a DINOv3ViTModel."""
 
-    width: int = _tunable(160, "a multiple of 4 times heads", unit="channels", low=8, high=4096)
+    width: int = _tunable(144, "a multiple of 4 times heads", unit="channels", low=8, high=4096)
     layers: int = _tunable(6, "attention and feed-forward", unit="layers", low=1, high=100)
-    heads: int = _tunable(5, "of the attention", unit="heads", low=1, high=64)
+    heads: int = _tunable(3, "of the attention", unit="heads", low=1, high=64)
     patch: int = _tunable(16, "side of a cell; twice it must divide crop_side", unit="pixels", low=4, high=64)
     registers: int = _tunable(4, "tokens beside the cells that attention may use", unit="tokens", low=0, high=64)
 
