@@ -66,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="nocsfm", description="6D pose of any object from one reference picture."
     )
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="track | render | import | train | evaluate | real"
+        dest="command", required=True, metavar="track | render | import | train | evaluate | evaluate-backbone | real"
     )
 
     def explained(name: str, text: str, epilog: str) -> argparse.ArgumentParser:
@@ -80,6 +80,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_import(explained("import", "make training views from CAMERA25, REAL275 or BOP", IMPORT_HELP))
     _add_train(commands.add_parser("train", help="train the autoencoder, then the flow"))
     _add_evaluate(commands.add_parser("evaluate", help="measure weights on views never trained on"))
+    text = "measure how backbones match points and find objects"
+    _add_evaluate_backbone(commands.add_parser("evaluate-backbone", help=text))
     _add_real(explained("real", "look for objects in real photos never trained on", REAL_HELP))
     return parser
 
@@ -203,6 +205,24 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, metavar="DIR", help="of parsed meshes (default ~/.cache/nocsfm)")
 
 
+def _add_evaluate_backbone(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_run_evaluate_backbone)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets metrics.json and table.md")
+    parser.add_argument(
+        "--backbone", action="append", metavar="NAME|DIR", help="as model.backbone; can be repeated (default: its own)"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/test"), metavar="DIR", help="views of `nocsfm render --split test`"
+    )
+    parser.add_argument("--pairs", type=_positive, default=400, metavar="N", help="reference and live view pairs")
+    parser.add_argument("--frames", type=_positive, default=200, metavar="N", help="rendered frames to search")
+    parser.add_argument("--real", type=Path, metavar="DIR", help="holds hots118, as for `nocsfm real`")
+    parser.add_argument("--questions", type=_positive, default=300, metavar="N", help="drawn from hots118")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="of the CPU")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="of parsed meshes (default ~/.cache/nocsfm)")
+
+
 def _add_real(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_real)
     parser.add_argument("source", type=Path, metavar="DIR")
@@ -273,6 +293,12 @@ def _run_evaluate(options: argparse.Namespace) -> None:
         {"command": command, **facts}, partial(print, flush=True), diffusion=diffusion, hands=hands,
     )
     print(markdown_table(metrics))
+
+
+def _run_evaluate_backbone(options: argparse.Namespace) -> None:
+    from nocsfm_ros.evaluation.backbones_command import run_evaluate_backbone
+
+    print(run_evaluate_backbone(options, partial(print, flush=True)))
 
 
 def _run_real(options: argparse.Namespace) -> None:

@@ -86,7 +86,7 @@ def test_contrast_without_any_common_point_is_zero_and_has_a_gradient(views_fold
     asking = _shown(views_folder, [0], features, mask=torch.zeros(1, CROP_SIZE, CROP_SIZE, dtype=torch.bool))
     loss = contrast_loss(asking, _shown(views_folder, [0]), OPTIONS, torch.Generator())
     loss.backward()  # type: ignore[no-untyped-call]
-    assert float(loss) == 0 and features.grad is not None
+    assert float(loss.detach()) == 0 and features.grad is not None
 
 
 def test_tiles_undo_mosaics() -> None:
