@@ -17,10 +17,11 @@ import numpy as np
 import torch
 
 from nocsfm_ros.config import MatchingConfig
+from nocsfm_ros.evaluation.backbones import is_centre_on
 from nocsfm_ros.geometry.crops import box_from_mask
 from nocsfm_ros.matching.backbone import load_backbone
-from nocsfm_ros.matching.localiser import Candidate, encode_frame, encode_reference, find_candidates
-from nocsfm_ros.types import BoolArray, BoxXywh
+from nocsfm_ros.matching.localiser import encode_frame, encode_reference, find_candidates
+from nocsfm_ros.types import BoxXywh
 
 FOLDER = Path("../shared/data/hots118")
 MIN_PIXELS = 300
@@ -48,14 +49,6 @@ def box_iou(a: BoxXywh, b: BoxXywh) -> float:
     height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
     overlap = max(0.0, width) * max(0.0, height)
     return overlap / (a[2] * a[3] + b[2] * b[3] - overlap)
-
-
-def is_hit(candidate: Candidate, mask: BoolArray) -> bool:
-    """Is the candidate's centre on the object?"""
-    u, v = (
-        int(np.clip(round(x), 0, n - 1)) for x, n in zip(candidate.centre_uv, mask.shape[::-1], strict=True)
-    )
-    return bool(mask[v, u])
 
 
 def main() -> int:
@@ -92,7 +85,7 @@ def main() -> int:
         candidates = find_candidates(encode_frame(live_rgb, backbone, config), wanted, config)
         wall_ms.append((time.perf_counter() - begin) * 1e3)
         cpu_ms.append((time.process_time() - begin_cpu) * 1e3)
-        hits = [is_hit(candidate, mask) for candidate in candidates]
+        hits = [is_centre_on(candidate, mask) for candidate in candidates]
         first.append(any(hits[:1]))
         any_of_four.append(any(hits))
         box = box_from_mask(mask)

@@ -66,7 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="nocsfm", description="6D pose of any object from one reference picture."
     )
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="track | render | import | train | evaluate | evaluate-tracking | real"
+        dest="command", required=True,
+        metavar="track | render | import | train | evaluate | evaluate-backbone | evaluate-tracking | real",
     )
 
     def explained(name: str, text: str, epilog: str) -> argparse.ArgumentParser:
@@ -82,6 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands.add_parser("evaluate", help="measure weights on views never trained on"))
     tracking_help = "measure tracking on videos of objects never trained on"
     _add_evaluate_tracking(commands.add_parser("evaluate-tracking", help=tracking_help))
+    text = "measure how backbones match points and find objects"
+    _add_evaluate_backbone(commands.add_parser("evaluate-backbone", help=text))
     _add_real(explained("real", "look for objects in real photos never trained on", REAL_HELP))
     return parser
 
@@ -169,8 +172,9 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_train)
     parser.add_argument(
-        "model", choices=("autoencoder", "flow", "all", "compare"),
-        help="all: both inside one clock; compare: the flow with and without background, as a figure",
+        "model", choices=("autoencoder", "flow", "all", "compare", "backbone"),
+        help="all: both inside one clock; compare: the flow with and without background, as a figure; backbone: what "
+        "finds and matches objects",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="weights, logs and resume state"
@@ -217,8 +221,27 @@ def _add_evaluate_tracking(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rows", default="per_frame,chained,no_memory,product", metavar="A,B", help="default: %(default)s"
     )
+    parser.add_argument("--per-kind", type=_positive, metavar="N", help="videos of each kind (default: all)")
     parser.add_argument("--workers", type=_positive, default=2, metavar="N")
     _add_settings(parser.add_argument_group("settings (docs/parameters.md)"))
+
+
+def _add_evaluate_backbone(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_run_evaluate_backbone)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets metrics.json and table.md")
+    parser.add_argument(
+        "--backbone", action="append", metavar="NAME|DIR", help="as model.backbone; can be repeated (default: its own)"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/test"), metavar="DIR", help="views of `nocsfm render --split test`"
+    )
+    parser.add_argument("--pairs", type=_positive, default=400, metavar="N", help="reference and live view pairs")
+    parser.add_argument("--frames", type=_positive, default=200, metavar="N", help="rendered frames to search")
+    parser.add_argument("--real", type=Path, metavar="DIR", help="holds hots118, as for `nocsfm real`")
+    parser.add_argument("--questions", type=_positive, default=300, metavar="N", help="drawn from hots118")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="of the CPU")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="of parsed meshes (default ~/.cache/nocsfm)")
 
 
 def _add_real(parser: argparse.ArgumentParser) -> None:
@@ -306,14 +329,22 @@ def _run_evaluate_tracking(options: argparse.Namespace) -> None:
 
     config = config_from_options(options.config, options.settings)
     command = f"nocsfm evaluate-tracking --videos {options.videos} --rows {options.rows} --workers {options.workers}"
+    limit = [f"--per-kind {options.per_kind}"] if options.per_kind else []
     facts = {
-        "command": " ".join([command, *(f"--set {setting}" for setting in options.settings)]),
+        "command": " ".join([command, *limit, *(f"--set {setting}" for setting in options.settings)]),
         "machine": describe_machine(), "weights_sha256": weights_sha256(weights_folder(config.model.weights)),
     }
     metrics = evaluate_tracking(
-        options.videos, options.out, config, options.rows.split(","), options.workers, facts, partial(print, flush=True)
+        options.videos, options.out, config, options.rows.split(","), options.workers, facts,
+        partial(print, flush=True), options.per_kind,
     )
     print(tracking_table(metrics["rows"]))
+
+
+def _run_evaluate_backbone(options: argparse.Namespace) -> None:
+    from nocsfm_ros.evaluation.backbones_command import run_evaluate_backbone
+
+    print(run_evaluate_backbone(options, partial(print, flush=True)))
 
 
 def _run_real(options: argparse.Namespace) -> None:

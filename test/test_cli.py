@@ -214,6 +214,7 @@ def test_track_unknown_source_is_a_user_error(tmp_path: Path, capsys: pytest.Cap
         ["train", "flow", "--data", "d", "--out", "o", "--hours", "1"],
         ["render", "--out", "o", "--split", "test", "--hands"],
         ["evaluate", "--out", "o"],
+        ["evaluate-backbone", "--out", "o", "--backbone", "a", "--backbone", "b", "--frames", "9", "--real", "r"],
         ["real", "d", "--out", "o", "--questions", "6", "--set", "model.device=cpu"],
         ["evaluate", "--data", "d", "--out", "o", "--diffusion", "w", "--hands", "h", "--cache", "c"],
     ],

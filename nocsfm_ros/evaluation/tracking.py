@@ -58,7 +58,7 @@ class VideoObject:
 
 def evaluate_tracking(
     videos: Path, out: Path, config: Config, rows: Sequence[str], workers: int, facts: dict[str, Any],
-    report: Callable[[str], None],
+    report: Callable[[str], None], per_kind: int | None = None,
 ) -> dict[str, Any]:
     """Run the rows on all videos and write metrics.json, table.md, frames.jsonl, PNG curves and a sheet per video.
 
@@ -70,6 +70,7 @@ def evaluate_tracking(
         workers: processes, each with a tracker of one thread.
         facts: further entries of metrics.json.
         report: gets a line per video.
+        per_kind: how many videos of each kind; None for all.
 
     Returns:
         The content of metrics.json.
@@ -78,6 +79,7 @@ def evaluate_tracking(
         ConfigError: no videos, or an unknown row.
     """
     folders = sorted(path.parent for path in videos.glob("*/sequence"))
+    folders = [folder for folder in folders if not per_kind or int(folder.name.rpartition("_")[2]) < per_kind]
     if not folders or not set(rows) <= set(ROWS):
         raise ConfigError(
             "nocsfm evaluate-tracking", got=f"{len(folders)} videos in {videos}, rows {', '.join(rows)}",

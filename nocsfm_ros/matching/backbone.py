@@ -76,13 +76,16 @@ class Backbone(ABC):
             image = torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device).permute(2, 0, 1)[None].float()
             height, width = rgb.shape[:2]
             padding = (0, -width % self.stride, 0, -height % self.stride)
-            features = self._features(F.pad(image, padding, mode="replicate"))
+            features = self.dense_features(F.pad(image, padding, mode="replicate"))
             unit = F.normalize(features[0].float(), dim=0).permute(1, 2, 0).contiguous()
         return FeatureMap(unit.cpu().numpy(), float(self.stride))
 
     @abstractmethod
-    def _features(self, image: torch.Tensor) -> torch.Tensor:
-        """(1, 3, H, W) float32 in [0, 255], sides multiples of the stride -> (1, C, h, w)."""
+    def dense_features(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) float32 in [0, 255], sides multiples of the stride -> (B, C, h, w) of any length.
+
+        Gradients pass: training goes through here.
+        """
 
 
 class EfficientNetLite0(Backbone):
@@ -104,7 +107,7 @@ class EfficientNetLite0(Backbone):
         for part in (self.stem, self.fine, self.coarse):
             part.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def _features(self, image: torch.Tensor) -> torch.Tensor:
+    def dense_features(self, image: torch.Tensor) -> torch.Tensor:
         rows, columns = image.shape[2] // STRIDE, image.shape[3] // STRIDE
         odd_row, odd_column = STRIDE * (rows % 2), STRIDE * (columns % 2)  # a coarse cell is two fine ones
         image = F.pad(image, (LEFT_PAD, odd_column, LEFT_PAD, odd_row), mode="replicate")
@@ -134,11 +137,11 @@ class DinoV3(Backbone):
         self.mean = torch.tensor(IMAGENET_MEAN, device=self.device).view(1, 3, 1, 1)
         self.std = torch.tensor(IMAGENET_STD, device=self.device).view(1, 3, 1, 1)
 
-    def _features(self, image: torch.Tensor) -> torch.Tensor:
+    def dense_features(self, image: torch.Tensor) -> torch.Tensor:
         rows, columns = image.shape[2] // self.stride, image.shape[3] // self.stride
         tokens = self.model(pixel_values=(image / 255.0 - self.mean) / self.std).last_hidden_state
         patches: torch.Tensor = tokens[:, self.num_prefix :]
-        return patches.transpose(1, 2).reshape(1, -1, rows, columns)
+        return patches.transpose(1, 2).reshape(len(image), -1, rows, columns)
 
 
 def load_backbone(name: str, device: str) -> Backbone:

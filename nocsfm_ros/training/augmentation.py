@@ -17,11 +17,14 @@ EDGE_JUMP_M = 0.02
 NOISE_SHEET = np.random.default_rng(0).normal(size=(1024, 1024, 3)).astype(np.float32)
 
 
-def augment_views(
-    rgb: Uint8Array, depth_m: Float32Array, random: np.random.Generator
-) -> tuple[Uint8Array, Float32Array]:
-    """augment_picture and augment_depth of (B, S, S, 3) and (B, S, S)."""
-    return np.stack([augment_picture(x, random) for x in rgb]), np.stack([augment_depth(x, random) for x in depth_m])
+def augment_each_picture(rgb: Uint8Array, random: np.random.Generator) -> Uint8Array:
+    """augment_picture of (B, S, S, 3)."""
+    return np.stack([augment_picture(x, random) for x in rgb])
+
+
+def augment_each_depth(depth_m: Float32Array, random: np.random.Generator) -> Float32Array:
+    """augment_depth of (B, S, S)."""
+    return np.stack([augment_depth(x, random) for x in depth_m])
 
 
 def augment_picture(rgb: Uint8Array, random: np.random.Generator) -> Uint8Array:

@@ -24,6 +24,7 @@ from nocsfm_ros.flow.velocity import PATCH, VelocityNetwork
 from nocsfm_ros.matching.backbone import load_backbone
 from nocsfm_ros.training.autoencoder import reconstruct, start_from_patches, train_autoencoder
 from nocsfm_ros.training.config import (
+    PAGE,
     TrainAllConfig,
     TrainConfig,
     changed_values,
@@ -34,42 +35,48 @@ from nocsfm_ros.training.config import (
 from nocsfm_ros.training.features import store_features
 from nocsfm_ros.training.flow import one_step, train_flow
 from nocsfm_ros.training.loop import TrainingRun
-from nocsfm_ros.training.monitor import Monitor, read_log
+from nocsfm_ros.training.match_samples import MatchSamples
+from nocsfm_ros.training.monitor import Monitor, Watched, read_log
 from nocsfm_ros.training.pairs import PairSampler
-from nocsfm_ros.training.samples import Predict, Samples
+from nocsfm_ros.training.samples import Samples
+from nocsfm_ros.training.student import TILES, Student, train_backbone
 from nocsfm_ros.training.view_tensors import FEATURES
 
 Report = Callable[[str], None]
 EMBEDDED_NAME = "embedded"
+PARTS = ("autoencoder", "flow", "backbone")
 
 
 def train(part: str, config: TrainConfig, out: Path, report: Report, start: Path | None = None) -> None:
-    """Train "autoencoder" or "flow"; goes on from the state that `out` holds.
+    """Train "autoencoder", "flow" or "backbone"; goes on from the state that `out` holds.
 
     ``out/autoencoder`` and ``out/velocity`` are the folders that model.weights takes, ``out/tracker.yaml`` the
-    settings of `nocsfm track --config` that load them.
+    settings of `nocsfm track --config` that load them, ``out/backbone`` the folder that model.backbone takes.
 
     Args:
-        part: "autoencoder" or "flow".
+        part: one of PARTS.
         config: the experiment.
         out: weights, log and state.
         report: gets lines for people.
-        start: a weights folder to begin from instead of fresh weights.
+        start: a weights folder to begin from instead of fresh weights; the backbone takes none.
 
     Raises:
         ConfigError: unknown part, or settings that cannot be.
         CheckpointError: flow before its autoencoder, a state that does not fit, weights that cannot be loaded, or
             start weights of another backbone.
     """
-    if part not in ("autoencoder", "flow"):
-        raise ConfigError("nocsfm train", got=part, expected="autoencoder or flow")
+    if part not in PARTS:
+        raise ConfigError("nocsfm train", got=part, expected=" or ".join(PARTS))
     check_train_config(config)
     torch.set_num_threads(config.machine.threads)
     torch.manual_seed(config.schedule.seed)
     device = choose_device(config.machine.device, "machine.device")
     with _only_writer(out / f"{part}_run"):
         _keep_config(out / f"{part}_run", config, report)
-        (_train_autoencoder if part == "autoencoder" else _train_flow)(config, out, report, start, device)
+        if part == "backbone":
+            _train_backbone(config, out, report, device)
+        else:
+            (_train_autoencoder if part == "autoencoder" else _train_flow)(config, out, report, start, device)
 
 
 def train_all(config: TrainAllConfig, out: Path, report: Report) -> None:
@@ -111,7 +118,8 @@ def _train_autoencoder(config: TrainConfig, out: Path, report: Report, start: Pa
     model = (build_autoencoder() if start is None else Autoencoder.from_pretrained(start / "autoencoder")).to(device)
     if start is None:
         start_from_patches(model, sampler.batches(config.schedule.batch))
-    run, monitor = _begin(model, config, out / "autoencoder_run", (), partial(reconstruct, model), report, device)
+    samples = Samples(_watched_sampler(config, (), device), config.log.sample_pairs, partial(reconstruct, model))
+    run, monitor = _begin(model, config, out / "autoencoder_run", samples, report)
     train_autoencoder(sampler, model, run, monitor)
     monitor.close()
     model.save_pretrained(out / "autoencoder")
@@ -129,12 +137,30 @@ def _train_flow(config: TrainConfig, out: Path, report: Report, start: Path | No
     # not its own `to`: diffusers warns there of an empty list of modules
     torch.nn.Module.to(velocity, device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     predict = partial(one_step, velocity, autoencoder)
-    run, monitor = _begin(velocity, config, out / "flow_run", extra, predict, report, device)
+    samples = Samples(_watched_sampler(config, extra, device), config.log.sample_pairs, predict)
+    run, monitor = _begin(velocity, config, out / "flow_run", samples, report)
     train_flow(_sampler(config, config.data.train, extra, device), autoencoder, velocity, run, monitor, config.losses)
     monitor.close()
     velocity.save_pretrained(out / "velocity", safe_serialization=True)
     settings = {"model": {"weights": str(out.resolve()), "backbone": config.network.backbone}}
     (out / "tracker.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+
+def _train_backbone(config: TrainConfig, out: Path, report: Report, device: str) -> None:
+    if config.network.crop_side % (TILES * config.network.vit.patch) or config.schedule.batch % (2 * TILES**2):
+        raise ConfigError(
+            "training", got=f"network.crop_side={config.network.crop_side}, schedule.batch={config.schedule.batch}",
+            expected=f"multiples of {TILES} x network.vit.patch and of {2 * TILES**2}", mend=f"see {PAGE}",
+        )
+    channels = prepare_features(config, report)
+    extra = (FEATURES,) if channels else ()
+    student = Student(config.network.vit, channels, config.network.crop_side, device)
+    samples = MatchSamples(_watched_sampler(config, extra, device), config.log.sample_pairs, student.backbone)
+    run, monitor = _begin(student, config, out / "backbone_run", samples, report)
+    same_object = dataclasses.replace(config, drops=dataclasses.replace(config.drops, other_object=0.0))
+    train_backbone(_sampler(same_object, config.data.train, extra, device), student, run, monitor, config.matching)
+    monitor.close()
+    student.vit.save_pretrained(out / "backbone")
 
 
 def build_velocity(config: TrainConfig, autoencoder: Autoencoder, context_channels: int) -> Velocity:
@@ -184,21 +210,22 @@ def _sampler(config: TrainConfig, folder: str, extra: tuple[str, ...], device: s
     )
 
 
+def _watched_sampler(config: TrainConfig, extra: tuple[str, ...], device: str) -> PairSampler:
+    """Of few pairs, read from the disk again each time: they need no place on the device."""
+    watched = dataclasses.replace(
+        config, drops=dataclasses.replace(config.drops, other_object=0.0),
+        data=dataclasses.replace(config.data, in_memory=False), schedule=dataclasses.replace(config.schedule, seed=0),
+    )
+    return _sampler(watched, config.data.validation or config.data.train, extra, device)
+
+
 def _begin(
-    model: torch.nn.Module, config: TrainConfig, folder: Path, extra: tuple[str, ...], predict: Predict,
-    report: Report, device: str,
+    model: torch.nn.Module, config: TrainConfig, folder: Path, samples: Watched, report: Report
 ) -> tuple[TrainingRun, Monitor]:
     """The run, resumed where it left off, and what watches it."""
     run = TrainingRun(model, folder, config.schedule)
     if run.resume():
         report(f"resumed at step {run.step}, {run.samples} samples, {run.spent_s / 3600:.3f} h")
-    # few pairs, read from the disk again each time: they need no place on the device
-    watched = dataclasses.replace(
-        config, drops=dataclasses.replace(config.drops, other_object=0.0),
-        data=dataclasses.replace(config.data, in_memory=False), schedule=dataclasses.replace(config.schedule, seed=0),
-    )
-    sampler = _sampler(watched, config.data.validation or config.data.train, extra, device)
-    samples = Samples(sampler, config.log.sample_pairs, predict)
     return run, Monitor(folder, config.log, samples, report, run.step)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from nocsfm_ros.config import Tunable, flatten, read_values, replace_values
+from nocsfm_ros.data.views import CROP_SIZE
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.matching.backbone import EFFICIENTNET
 
@@ -79,6 +80,34 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class MatchingConfig:
+    """What the backbone learns: cells of two views that show the same point look alike, all others do not."""
+
+    temperature: float = _tunable(0.07, "of the cosine similarities", low=0.001, high=10.0)
+    exclusion_cells: float = _tunable(1.5, "around the true place, neither alike nor unlike", unit="cells", low=0.0,
+                                      high=16.0)
+    others: int = _tunable(512, "cells of other objects that must look unlike", unit="cells", low=0, high=65536)
+    mosaic_share: float = _tunable(
+        0.5, "steps in which four pictures are shown at half their size in one: small objects among others, and four "
+        "times as fast", low=0.0, high=1.0,
+    )
+    distillation: float = _tunable(1.0, "weight, at the start, of also predicting network.backbone's features: renders "
+                                   "do not show what photos look like", low=0.0, high=100.0)
+    distillation_end: float = _tunable(0.2, "the same at the end", low=0.0, high=100.0)
+
+
+@dataclass(frozen=True)
+class VitConfig:
+    """Size of the backbone that `train backbone` makes, a DINOv3ViTModel."""
+
+    width: int = _tunable(144, "a multiple of 4 times heads", unit="channels", low=8, high=4096)
+    layers: int = _tunable(6, "attention and feed-forward", unit="layers", low=1, high=100)
+    heads: int = _tunable(3, "of the attention", unit="heads", low=1, high=64)
+    patch: int = _tunable(16, "side of a cell; twice it must divide crop_side", unit="pixels", low=4, high=64)
+    registers: int = _tunable(4, "tokens beside the cells that attention may use", unit="tokens", low=0, high=64)
+
+
+@dataclass(frozen=True)
 class UnetConfig:
     """Channels of VelocityNetwork at the latent's side, its half and its quarter."""
 
@@ -114,7 +143,8 @@ class NetworkConfig:
         "", "frozen one: 'embedded', a folder or a hub id; empty takes the one trained in --out"
     )
     backbone: str = _tunable(EFFICIENTNET, "as model.backbone; empty for none. The transformer does not look at it, "
-                             "the tracker does")
+                             "the tracker does; `train backbone` learns from it")
+    vit: VitConfig = field(default_factory=VitConfig)
     unet: UnetConfig = field(default_factory=UnetConfig)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
 
@@ -147,6 +177,7 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     drops: DropsConfig = field(default_factory=DropsConfig)
     losses: LossConfig = field(default_factory=LossConfig)
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
     log: LogConfig = field(default_factory=LogConfig)
@@ -154,6 +185,9 @@ class TrainConfig:
 
 FLOW = TrainConfig()
 AUTOENCODER = TrainConfig(schedule=ScheduleConfig(learning_rate=2e-4, ema_decay=0.999))
+BACKBONE = TrainConfig(
+    schedule=ScheduleConfig(learning_rate=5e-4, ema_decay=0.999), network=NetworkConfig(crop_side=CROP_SIZE)
+)
 
 
 @dataclass(frozen=True)
@@ -189,6 +223,9 @@ def check_train_config(config: TrainConfig) -> None:
         problems.append("network.objective=diffusion (of the transformer)")
     if network.transformer.width % network.transformer.heads:
         problems.append("network.transformer.width (no multiple of heads)")
+    vit = network.vit
+    if vit.width % (4 * vit.heads):
+        problems.append(f"network.vit.width={vit.width} (no multiple of 4 times heads)")
     if problems:
         raise ConfigError("training", got="; ".join(problems), expected="a folder of views, a budget, fitting sizes",
                           mend=f"give --data and --hours or --steps, or see {PAGE}")

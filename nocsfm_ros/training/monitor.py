@@ -6,13 +6,25 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from nocsfm_ros.training.config import LogConfig
-from nocsfm_ros.training.samples import Samples
+from nocsfm_ros.types import Uint8Array
 
 FACTS = ("hours", "step", "samples", "learning_rate")
 LogLine = dict[str, float]
+
+
+class Watched(Protocol):
+    """Fixed pairs of views on which a network is measured and looked at."""
+
+    def measure(self) -> dict[str, float]:
+        """Figures for the log."""
+        ...
+
+    def draw(self, path: Path) -> Uint8Array:
+        """Write a picture, and return it as RGB (H, W, 3)."""
+        ...
 
 
 class Monitor:
@@ -27,7 +39,7 @@ class Monitor:
     """
 
     def __init__(
-        self, out: Path, config: LogConfig, samples: Samples, report: Callable[[str], None], first_step: int = 0
+        self, out: Path, config: LogConfig, samples: Watched, report: Callable[[str], None], first_step: int = 0
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 

@@ -22,7 +22,7 @@ from nocsfm_ros.flow.conditions import (
 )
 from nocsfm_ros.flow.model import CROP_SIDE
 from nocsfm_ros.flow.velocity import HINT_CHANNELS
-from nocsfm_ros.training.augmentation import augment_views
+from nocsfm_ros.training.augmentation import augment_each_depth, augment_each_picture
 from nocsfm_ros.training.augmentation_torch import augment_depths, augment_pictures
 from nocsfm_ros.training.config import DataConfig, DropsConfig
 from nocsfm_ros.training.view_tensors import DiskViews, MemoryViews, ViewStore, ViewTensors
@@ -100,9 +100,14 @@ class PairSampler:
 
         Another `first_step` gives other pairs: a resumed training does not see its first ones again.
         """
+        for pairs in self.draws(size // 2, first_step):
+            yield self.make(pairs, both_ways=True)
+
+    def draws(self, count: int, first_step: int = 0) -> Iterator[list[Triple]]:
+        """Yield `count` pairs at a time without end; see batches."""
         self._seed_for(first_step)
         while True:
-            yield self.make([self.draw() for _ in range(size // 2)], both_ways=True)
+            yield [self.draw() for _ in range(count)]
 
     def draw(self) -> Triple:
         """One random pair."""
@@ -146,19 +151,24 @@ class PairSampler:
             T_obj_ref=T_obj_ref, scale_m=scale_m, index=torch.tensor([pair[:2] for pair in pairs], device=self.device),
         )
 
+    def augmented_pictures(self, views: ViewTensors) -> torch.Tensor:
+        """(B, 3, S, S) in [0, 1], each with another light, colour, blur and noise."""
+        if self.options.in_memory:
+            return augment_pictures(pictures(views.rgb), self.generator)
+        noisy = augment_each_picture(views.rgb.cpu().numpy(), self.random)
+        return pictures(torch.from_numpy(noisy)).to(self.device)
+
     def _seed_for(self, step: int) -> None:
         self.random = np.random.default_rng([self.seed, step])
         self.generator.manual_seed((self.seed << 32) + step)
 
     def _seen(self, views: ViewTensors, augment: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Pictures (B, 3, S, S) in [0, 1] and depth (B, S, S) m as a camera would show them."""
-        rgb, depth_m = pictures(views.rgb), views.depth_m
+        rgb, depth_m = self.augmented_pictures(views) if augment else pictures(views.rgb), views.depth_m
         if augment and self.options.in_memory:
-            rgb, depth_m = augment_pictures(rgb, self.generator), augment_depths(depth_m, self.generator)
+            depth_m = augment_depths(depth_m, self.generator)
         elif augment:
-            noisy, noisy_m = augment_views(views.rgb.cpu().numpy(), depth_m.cpu().numpy(), self.random)
-            rgb = pictures(torch.from_numpy(noisy)).to(self.device)
-            depth_m = torch.from_numpy(noisy_m).to(self.device)
+            depth_m = torch.from_numpy(augment_each_depth(depth_m.cpu().numpy(), self.random)).to(self.device)
         if not self.options.background:
             rgb, depth_m = rgb * views.mask[:, None], depth_m * views.mask
         return rgb, depth_m
@@ -169,10 +179,8 @@ class PairSampler:
         """(B, 4, 4) T_obj_live and T_obj_ref, (B,) metres per NOCS unit; symmetry taken out."""
         if self.options.frame == "category":
             return _canonical(live), _canonical(reference), live.diagonal_m
-        T_mesh_mesh = nearest_symmetries(reference.T_cam_obj[:, :3, :3], live.T_cam_obj[:, :3, :3], live.fold)
         T_obj_ref = torch.linalg.inv(reference.T_cam_frame)
-        T_obj_live = T_obj_ref @ reference.T_cam_obj @ T_mesh_mesh @ torch.linalg.inv(live.T_cam_obj)
-        return T_obj_live, T_obj_ref, reference.scale_m
+        return T_obj_ref @ camera_motion(live, reference), T_obj_ref, reference.scale_m
 
     def _matched(
         self, live: ViewTensors, reference: ViewTensors, cells: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
@@ -201,6 +209,12 @@ def _coordinates(view: ViewTensors, T_obj_cam: torch.Tensor, scale_m: torch.Tens
     T = T_obj_cam.float()
     points = T[:, :3, :3] @ points + T[:, :3, 3:]
     return (points / scale_m[:, None, None]).view(-1, 3, *view.depth_m.shape[1:])
+
+
+def camera_motion(live: ViewTensors, reference: ViewTensors) -> torch.Tensor:
+    """(B, 4, 4) float64 T_ref_live of the cameras as if the object had not moved, its symmetry taken out."""
+    T_mesh_mesh = nearest_symmetries(reference.T_cam_obj[:, :3, :3], live.T_cam_obj[:, :3, :3], live.fold)
+    return reference.T_cam_obj @ T_mesh_mesh @ torch.linalg.inv(live.T_cam_obj)
 
 
 def _canonical(views: ViewTensors) -> torch.Tensor:

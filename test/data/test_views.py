@@ -10,28 +10,7 @@ import pytest
 from nocsfm_ros.data import views
 from nocsfm_ros.data.library import MeshLibrary
 from nocsfm_ros.data.renderer import Renderer
-from nocsfm_ros.data.scenes import surface_pool
 from nocsfm_ros.errors import ConfigError
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> MeshLibrary:
-    """Procedural meshes only: the catalogue's list is empty."""
-    cache = tmp_path_factory.mktemp("cache")
-    (cache / "meshes-2").mkdir()
-    (cache / "meshes-2" / "usable.txt").write_text("", encoding="utf-8")
-    library = MeshLibrary(cache)
-    few = {False: library.indices(False, True)[:6], True: library.indices(True, True)[:6]}
-    library.indices = lambda heldout, procedural: few[heldout]  # type: ignore[method-assign]
-    return library
-
-
-@pytest.fixture(scope="module")
-def renderer() -> Renderer:
-    try:
-        return Renderer(surface_pool(0, views.NUM_SURFACES))
-    except ConfigError as error:
-        pytest.skip(f"no off-screen OpenGL here: {error}")
 
 
 def _cluster(library: MeshLibrary, renderer: Renderer, heldout: bool = False) -> list[views.View]:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hots_scenes import SIZE_HW, K, hots_folder, square
 from nocs_scenes import Thing, pose, write_frame
 from scipy.spatial.transform import Rotation
 
@@ -21,15 +22,7 @@ from nocsfm_ros.evaluation.real_questions import Question, There, questions_of
 from nocsfm_ros.types import BoolArray, PoseEstimate, Reference, RgbdFrame, SimilarityPose, Track, TrackState
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-SIZE_HW = (120, 160)
-K = np.array([[150.0, 0, 79.5], [0, 150, 59.5], [0, 0, 1]])
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the optional test data ../shared/data is absent")
-
-
-def square(left: int, top: int, side: int = 30) -> BoolArray:
-    mask = np.zeros(SIZE_HW, bool)
-    mask[top : top + side, left : left + side] = True
-    return mask
 
 
 def track_of(mask: BoolArray, T_cam_user: npt.NDArray[np.float64] | None, reason: str = "") -> Track:
@@ -82,22 +75,6 @@ def nocs_folder(root: Path) -> Path:
     left, right = pose((10, 20, 5), (-0.15, 0.0, 0.8)), pose((5, -30, 0), (0.12, 0.05, 0.9))
     write_frame(root / "real_train/scene_1", "0000", [Thing(1, "6 mug_a", left), Thing(2, "1 bottle_a", right)])
     write_frame(root / "real_test/scene_1", "0000", [Thing(1, "6 mug_b", right), Thing(2, "4 can_b", left)])
-    return root
-
-
-def hots_folder(root: Path) -> Path:
-    """Three frames: object 1 in the first two, object 2 in the last two."""
-    for folder in ("rgb", "depth", "semantic"):
-        (root / folder).mkdir(parents=True)
-    for index, numbers in enumerate(((1,), (1, 2), (2,))):
-        labels = np.zeros(SIZE_HW, np.uint8)
-        for number in numbers:
-            labels[square(20 + 60 * (number - 1), 30)] = number
-        cv2.imwrite(str(root / f"rgb/{index}.png"), np.full((*SIZE_HW, 3), 90, np.uint8))
-        cv2.imwrite(str(root / f"depth/{index}.png"), np.full(SIZE_HW, 700, np.uint16))
-        cv2.imwrite(str(root / f"semantic/{index}.png"), labels)
-    np.savetxt(root / "cam_K.txt", K)
-    (root / "class_names.txt").write_text("_background_\napple\nspoon")
     return root
 
 

@@ -20,7 +20,7 @@ class MeanColour(Backbone):
 
     stride = 16
 
-    def _features(self, image: torch.Tensor) -> torch.Tensor:
+    def dense_features(self, image: torch.Tensor) -> torch.Tensor:
         colour = torch.nn.functional.avg_pool2d(image, 16)
         return colour - colour.mean(dim=1, keepdim=True) + 1.0
 

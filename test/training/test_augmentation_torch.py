@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nocsfm_ros.training.augmentation import augment_views
+from nocsfm_ros.training.augmentation import augment_each_depth, augment_each_picture
 from nocsfm_ros.training.augmentation_torch import _blurred, augment_depths, augment_pictures
 
 COUNT, SIDE = 600, 48
@@ -18,7 +18,7 @@ def both_pictures() -> tuple[torch.Tensor, torch.Tensor]:
     random = np.random.default_rng(0)
     coarse = random.integers(0, 256, (6, 6, 3), dtype=np.uint8)
     rgb = np.repeat(np.repeat(coarse, SIDE // 6, axis=0), SIDE // 6, axis=1)
-    by_cv, _ = augment_views(np.repeat(rgb[None], COUNT, axis=0), np.ones((COUNT, SIDE, SIDE), np.float32), random)
+    by_cv = augment_each_picture(np.repeat(rgb[None], COUNT, axis=0), random)
     batch = torch.from_numpy(rgb).permute(2, 0, 1)[None].float().expand(COUNT, -1, -1, -1) / 255
     by_torch = augment_pictures(batch, torch.Generator().manual_seed(0))
     return torch.from_numpy(by_cv).permute(0, 3, 1, 2).float() / 255, by_torch
@@ -30,7 +30,7 @@ def both_depths() -> tuple[torch.Tensor, torch.Tensor]:
     depth_m = np.full((COUNT, SIDE, SIDE), 1.0, np.float32)
     depth_m[:, :, SIDE // 2 :] = 0.9
     depth_m[:, :4] = 0
-    _, by_cv = augment_views(np.zeros((COUNT, SIDE, SIDE, 3), np.uint8), depth_m, np.random.default_rng(0))
+    by_cv = augment_each_depth(depth_m, np.random.default_rng(0))
     return torch.from_numpy(by_cv), augment_depths(torch.from_numpy(depth_m), torch.Generator().manual_seed(0))
 
 

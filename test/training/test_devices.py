@@ -18,9 +18,10 @@ from nocsfm_ros.flow.model import Velocity
 from nocsfm_ros.flow.transformer import VelocityTransformer
 from nocsfm_ros.flow.velocity import VelocityNetwork
 from nocsfm_ros.training.autoencoder import reconstruction_losses, start_from_patches
-from nocsfm_ros.training.config import DataConfig, LossConfig
+from nocsfm_ros.training.config import DataConfig, LossConfig, MatchingConfig, VitConfig
 from nocsfm_ros.training.flow import flow_losses, one_step
 from nocsfm_ros.training.pairs import PairSampler
+from nocsfm_ros.training.student import Student, backbone_losses, show
 
 
 @contextmanager
@@ -67,6 +68,20 @@ def test_flow_step_names_its_device(views_folder: Path, monkeypatch: pytest.Monk
         losses["loss"].backward()  # type: ignore[no-untyped-call]
         nocs, logit = one_step(model, autoencoder, batch)
     assert {value.device.type for value in (*losses.values(), nocs, logit)} == {"cpu"}
+
+
+@pytest.mark.parametrize("mosaic_share", [0.0, 1.0])
+def test_backbone_step_names_its_device(
+    views_folder: Path, monkeypatch: pytest.MonkeyPatch, mosaic_share: float
+) -> None:
+    sampler, options = _sampler(views_folder), MatchingConfig(mosaic_share=mosaic_share)
+    student, generator = Student(VitConfig(width=16, layers=1, heads=2), 0, 128).train(), torch.Generator("cpu")
+    pairs = next(sampler.draws(4))
+    with no_default_device(monkeypatch):
+        live, reference = (show(student, sampler, pairs, side, options) for side in (0, 1))
+        losses = backbone_losses(live, reference, options, generator, 0.5)
+        losses["loss"].backward()  # type: ignore[no-untyped-call]
+    assert {value.device.type for value in losses.values()} == {"cpu"}
 
 
 def test_autoencoder_step_names_its_device(views_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

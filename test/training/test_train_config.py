@@ -11,6 +11,7 @@ from nocsfm_ros.config import iterate_tunables, replace_values
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.training.config import (
     AUTOENCODER,
+    BACKBONE,
     FLOW,
     TrainAllConfig,
     TrainConfig,
@@ -25,14 +26,14 @@ ROOT = Path(__file__).resolve().parents[2]
 HAS_DATA = {"data.train": "views"}
 
 
-@pytest.mark.parametrize("name", ["train/autoencoder", "train/flow", "train/comparison", "paper"])
+@pytest.mark.parametrize("name", ["train/autoencoder", "train/flow", "train/backbone", "train/comparison", "paper"])
 def test_config_file_loads_and_can_be_trained(name: str) -> None:
     config = load_train_config(ROOT / "config" / f"{name}.yaml", FLOW)
     check_train_config(replace_values(config, HAS_DATA))
 
 
-@pytest.mark.parametrize(("name", "defaults"), [("autoencoder", AUTOENCODER), ("flow", FLOW)])
-def test_config_file_of_the_embedded_weights_says_the_defaults(name: str, defaults: TrainConfig) -> None:
+@pytest.mark.parametrize(("name", "defaults"), [("autoencoder", AUTOENCODER), ("flow", FLOW), ("backbone", BACKBONE)])
+def test_config_file_says_the_defaults(name: str, defaults: TrainConfig) -> None:
     config = load_train_config(ROOT / "config" / "train" / f"{name}.yaml", TrainConfig())
     assert changed_values(defaults, config).keys() == {"schedule.hours"}
 
