@@ -29,6 +29,9 @@ MAX_SCORED = 300
 ICP_PASSES = ((1.0, 15), (1 / 3, 10), (1 / 7, 10))  # (share of icp_distance, most iterations)
 NORMAL_NOISE = 0.06  # rad, of normals estimated on depth: motions seen only through it are not seen at all
 MIN_SIGMA_M = 0.0005
+# Errors of neighbouring depth pixels are alike: so many points say as much as one. Over 3815 tracked poses of rendered
+# videos (within 10 deg) the median squared error was 14 times what independent points would give.
+ALIKE_POINTS = 14.0
 
 
 class ObjectCloud:
@@ -333,6 +336,6 @@ def _covariance(pose: SimilarityPose, points_cam: Float64Array, cloud: ObjectClo
     length_m = max(float(np.sqrt((arms**2).sum(axis=1).mean())), 1e-6)
     J = np.concatenate([normals, np.cross(arms, normals) / length_m], axis=1)
     information, directions = np.linalg.eigh(J.T @ J)
-    information = np.maximum(information - len(J) * NORMAL_NOISE**2, 0.0) / sigma_m**2
+    information = np.maximum(information - len(J) * NORMAL_NOISE**2, 0.0) / (ALIKE_POINTS * sigma_m**2)
     units = np.diag([1.0] * 3 + [length_m] * 3)
     return np.linalg.inv(units @ (directions * information) @ directions.T @ units + prior)
