@@ -5,6 +5,8 @@ One camera convention only: x right, y down, z forward, an integer pixel coordin
 
 from __future__ import annotations
 
+import os
+import signal
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -22,6 +24,12 @@ NEAR_M, FAR_M = 0.05, 20.0
 SHADOW_SIZE = 256
 KEPT_MESHES = 700
 MAX_ITEMS, BLOCK_BYTES = 64, 256  # 256 is the largest alignment of uniform blocks that OpenGL allows
+
+
+def enter_render_process() -> None:
+    """In a worker: the parent alone answers Ctrl-C, and Mesa's software rasteriser gets one core."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.setdefault("LP_NUM_THREADS", "1")
 
 
 @dataclass(frozen=True)

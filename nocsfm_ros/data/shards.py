@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
@@ -21,7 +19,7 @@ import numpy as np
 from nocsfm_ros.data.contact_sheet import contact_sheet
 from nocsfm_ros.data.library import MeshLibrary, build_cache
 from nocsfm_ros.data.meshes import write_mesh_list
-from nocsfm_ros.data.renderer import Renderer
+from nocsfm_ros.data.renderer import Renderer, enter_render_process
 from nocsfm_ros.data.scenes import surface_pool
 from nocsfm_ros.data.views import (
     FIELDS,
@@ -143,11 +141,9 @@ _renderer: Renderer | None = None
 
 
 def _enter_worker(count: Synchronized[int], stop: Event) -> None:
-    """The parent alone answers Ctrl-C; Mesa's software rasteriser gets one core per worker."""
     global _count, _stop
     _count, _stop = count, stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.setdefault("LP_NUM_THREADS", "1")
+    enter_render_process()
 
 
 def _render_shard(job: RenderJob, index: int) -> None:

@@ -6,8 +6,6 @@ Every video begins with the object in view and near the reference's side. KINDS 
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -21,7 +19,7 @@ from scipy.spatial.transform import Rotation
 from nocsfm_ros.data.hands import holding_hand
 from nocsfm_ros.data.library import MeshLibrary, build_cache
 from nocsfm_ros.data.meshes import surface_samples
-from nocsfm_ros.data.renderer import Item, Light, Renderer
+from nocsfm_ros.data.renderer import Item, Light, Renderer, enter_render_process
 from nocsfm_ros.data.scenes import (
     Target,
     clutter_around,
@@ -102,7 +100,7 @@ def render_videos(
     build_cache(cache, workers)
     missing = [video for video in all_videos() if not (folder / video.name / "sequence").is_dir()]
     total, context = len(all_videos()), get_context("spawn")
-    with ProcessPoolExecutor(max(1, min(workers, len(missing))), context, _leave_interrupts_to_parent) as pool:
+    with ProcessPoolExecutor(max(1, min(workers, len(missing))), context, enter_render_process) as pool:
         running = {pool.submit(partial(_render_video, folder, cache, num_frames), video): video for video in missing}
         try:
             for number, future in enumerate(as_completed(running), total - len(missing) + 1):
@@ -110,11 +108,6 @@ def render_videos(
                 report(f"{number}/{total} videos: {running[future].name}")
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _leave_interrupts_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.setdefault("LP_NUM_THREADS", "1")
 
 
 def _render_video(folder: Path, cache: Path, num_frames: int, video: Video) -> None:

@@ -16,6 +16,7 @@ from nocsfm_ros.data.search_frames import SearchPair
 from nocsfm_ros.data.views import CROP_SIZE, ViewDataset
 from nocsfm_ros.evaluation.metrics import BINS, bootstrap_interval
 from nocsfm_ros.evaluation.pairs import draw_pairs, view_change_deg
+from nocsfm_ros.evaluation.plots import BINS as SINGLE_BINS
 from nocsfm_ros.evaluation.real_questions import There, questions_of
 from nocsfm_ros.matching.backbone import Backbone
 from nocsfm_ros.matching.localiser import Candidate, encode_frame, encode_reference, find_candidates
@@ -23,7 +24,6 @@ from nocsfm_ros.training.match_samples import CORRECT, matches
 from nocsfm_ros.training.view_tensors import DiskViews
 from nocsfm_ros.types import BoolArray
 
-SINGLE_BINS = ("0-15", "15-30", "30-60", "60-90")
 # A threshold is tuned to one backbone's cosines; where the centres of the candidates lie does not depend on it.
 SEARCH = MatchingConfig(similarity_threshold=-1.0, max_candidates=4)
 FRAME_WH = (640, 480)

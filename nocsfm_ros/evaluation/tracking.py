@@ -25,7 +25,7 @@ from scipy.spatial.transform import Rotation
 
 from nocsfm_ros.config import Config
 from nocsfm_ros.data.bags import BagSource
-from nocsfm_ros.data.sequences import FrameTruth, read_reference, read_truths
+from nocsfm_ros.data.sequences import LABEL_VISIBLE, FrameTruth, read_reference, read_truths
 from nocsfm_ros.data.videos import OBJECT_NAME, POINTS_NAME
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.evaluation.demo_pictures import write_png
@@ -38,7 +38,7 @@ from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg
 from nocsfm_ros.matching.localiser import encode_reference
 from nocsfm_ros.tracking.tracker import Tracker, build_tracker
 from nocsfm_ros.training.pairs import nearest_symmetry
-from nocsfm_ros.types import Float64Array, Reference, RgbdFrame, Track
+from nocsfm_ros.types import Float64Array, Reference, RgbdFrame, Track, TrackState
 from nocsfm_ros.visualization import grid, overlay
 
 ROWS = ("per_frame", "chained", "no_memory", "product")
@@ -185,11 +185,12 @@ def score_track(
     T_obj_user: Float64Array | None, thing: VideoObject,
 ) -> TrackedFrame:
     """One answer against the truth, the symmetry taken out; T_obj_user is that of the tracker's model."""
+    iou = mask_iou(track.estimate.mask, truth.labels == LABEL_VISIBLE)
     seen = TrackedFrame(
         video=track.object_id, row=row, time_s=(truth.stamp_ns - start_ns) * 1e-9, visible_fraction=visible_fraction,
-        is_tracking=track.state.name == "TRACKING", confidence=track.estimate.confidence, ms=ms,
+        is_tracking=track.state is TrackState.TRACKING, confidence=track.estimate.confidence, ms=ms,
         diagonal_m=thing.diagonal_m, reason=track.estimate.reason,
-        mask_iou=mask_iou(track.estimate.mask, truth.labels == 255) if visible_fraction >= VISIBLE_FRACTION else None,
+        mask_iou=iou if visible_fraction >= VISIBLE_FRACTION else None,
     )
     T_est, estimate = track.T_cam_user, track.estimate
     if T_est is None or estimate.pose is None or T_obj_user is None:

@@ -89,6 +89,11 @@ class TrackedFrame:
         """There is a pose, and the object is there."""
         return self.rot_err_deg <= FOUND_DEG and self.trans_err_m <= FOUND_M
 
+    def is_within(self, limits: str) -> bool:
+        """Whether there is a pose with errors inside one of metrics.LIMITS."""
+        degrees, metres = LIMITS[limits]
+        return self.rot_err_deg <= degrees and self.trans_err_m <= metres
+
     @property
     def is_wrong_object(self) -> bool:
         """There is a pose, and it is of something else."""
@@ -126,7 +131,7 @@ def calibration(frames: Sequence[TrackedFrame], edges: npt.NDArray[np.float64]) 
         if chosen:
             bins.append({
                 "confidence": float(np.mean([f.confidence for f in chosen])), "n": len(chosen),
-                **{name: _percent([_within(f, name) for f in chosen]) or 0.0 for name in ("5deg5cm", "10deg5cm")},
+                **{name: _percent([f.is_within(name) for f in chosen]) or 0.0 for name in ("5deg5cm", "10deg5cm")},
             })
     return bins
 
@@ -136,7 +141,7 @@ def _accuracies(frames: Sequence[TrackedFrame]) -> dict[str, Any]:
     adds, ious = np.array([frame.adds_m for frame in visible]), [f.mask_iou for f in visible if f.mask_iou is not None]
     return {
         "frames": len(frames), "visible": len(visible),
-        **{name: _percent([_within(frame, name) for frame in visible]) for name in LIMITS},
+        **{name: _percent([frame.is_within(name) for frame in visible]) for name in LIMITS},
         "add": _percent([frame.add_m < ADD_DIAMETERS * frame.diagonal_m for frame in visible]),
         "adds_auc": round(100 * area_under_curve(adds, ADDS_LIMIT_M), 1) if len(adds) else None,
         "mask_iou": round(float(np.mean(ious)), 3) if ious else None,
@@ -182,11 +187,6 @@ def _drift(video: Sequence[TrackedFrame]) -> float | None:
         return None
     times = np.array([frame.time_s for frame in late]) * RATE_HZ / 100
     return float(np.polyfit(times, [frame.rot_err_deg for frame in late], 1)[0])
-
-
-def _within(frame: TrackedFrame, name: str) -> bool:
-    degrees, metres = LIMITS[name]
-    return frame.rot_err_deg <= degrees and frame.trans_err_m <= metres
 
 
 def _kind(frame: TrackedFrame) -> str:

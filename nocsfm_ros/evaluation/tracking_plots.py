@@ -23,7 +23,7 @@ def plot_errors_over_time(frames: Sequence[TrackedFrame], path: Path) -> None:
     for row in dict.fromkeys(frame.row for frame in frames):
         visible = [frame for frame in frames if frame.row == row and frame.is_visible]
         seconds = np.array([frame.time_s // BIN_S for frame in visible])
-        good = np.array([frame.rot_err_deg <= 5 and frame.trans_err_m <= 0.05 for frame in visible], np.float64)
+        good = np.array([frame.is_within("5deg5cm") for frame in visible], np.float64)
         error = np.array([frame.rot_err_deg for frame in visible])
         bins = np.unique(seconds)
         within.plot(bins * BIN_S, [100 * good[seconds == b].mean() for b in bins], label=row)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nocsfm_ros.data.library import CACHE_VERSION, MeshLibrary
+from nocsfm_ros.data.library import MeshLibrary
 from nocsfm_ros.data.renderer import Renderer
-from nocsfm_ros.data.scenes import surface_pool
 from nocsfm_ros.data.sequences import LABEL_VISIBLE, SIZE_WH, START_NS
 from nocsfm_ros.data.videos import (
     HELD_VISIBLE,
-    KINDS,
     NUM_FRAMES,
-    NUM_SURFACES,
     RATE_HZ,
     REFERENCE_TURN_DEG,
     K,
@@ -21,36 +18,13 @@ from nocsfm_ros.data.videos import (
     Video,
     all_videos,
 )
-from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.geometry.camera import project
 from nocsfm_ros.geometry.transforms import rotation_angle_deg
-
-# of each kind a video that shows a printed object, which needs no catalogue
-PRINTED = {kind: (1 + place) % 2 for place, kind in enumerate(KINDS)}
-
-
-@pytest.fixture(scope="module")
-def renderer() -> Renderer:
-    try:
-        return Renderer(surface_pool(1, NUM_SURFACES))
-    except ConfigError as error:
-        pytest.skip(f"no off-screen OpenGL here: {error}")
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> MeshLibrary:
-    cache = tmp_path_factory.mktemp("cache")
-    (cache / CACHE_VERSION).mkdir()
-    (cache / CACHE_VERSION / "usable.txt").write_text("", encoding="utf-8")
-    return MeshLibrary(cache)
 
 
 @pytest.fixture
 def stage(request: pytest.FixtureRequest, library: MeshLibrary, renderer: Renderer) -> Stage:
-    library.indices = lambda heldout, procedural: np.flatnonzero(  # type: ignore[method-assign]
-        (library.is_heldout == heldout) & library.is_procedural
-    )
-    return Stage(Video(request.param, PRINTED[request.param]), library, renderer)
+    return Stage(Video(request.param, 0), library, renderer)
 
 
 def of(*kinds: str) -> pytest.MarkDecorator:
