@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -68,17 +69,23 @@ class MeshLibrary:
 
 
 def build_cache(cache: Path, workers: int = 2) -> MeshLibrary:
-    """Parse what is not parsed yet; later starts only read. Safe to interrupt."""
+    """Parse what is not parsed yet; later starts only read. Safe to interrupt; a second process waits for the first."""
     folder = cache / CACHE_VERSION
-    if not (folder / "usable.txt").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        entries = read_catalogue(find_archives(cache))
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            usable = [name for name in pool.map(partial(_parse, folder), entries, chunksize=8) if name]
-        partial_list = folder / "usable.txt.partial"
-        partial_list.write_text("\n".join(usable), encoding="utf-8")
-        partial_list.replace(folder / "usable.txt")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "usable.txt").exists():
+            _parse_all(cache, folder, workers)
     return MeshLibrary(cache)
+
+
+def _parse_all(cache: Path, folder: Path, workers: int) -> None:
+    entries = read_catalogue(find_archives(cache))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        usable = [name for name in pool.map(partial(_parse, folder), entries, chunksize=8) if name]
+    partial_list = folder / "usable.txt.partial"
+    partial_list.write_text("\n".join(usable), encoding="utf-8")
+    partial_list.replace(folder / "usable.txt")
 
 
 def _parse(folder: Path, entry: CatalogueEntry) -> str:
