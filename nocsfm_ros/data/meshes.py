@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import posixpath
 import zipfile
 from dataclasses import dataclass, field
@@ -121,7 +122,7 @@ def coarse_hull(mesh: Mesh) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int
 def save_mesh(path: Path, mesh: Mesh) -> None:
     """Write a mesh as npz, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # another process may be writing it too
     with partial.open("wb") as stream:
         arrays: dict[str, Any] = {key: np.asarray(value) for key, value in mesh.__dict__.items()}
         np.savez(stream, **arrays)
