@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ import numpy.typing as npt
 from nocsfm_ros.data.catalogue import CatalogueEntry, find_archives, read_catalogue
 from nocsfm_ros.data.meshes import Mesh, heldout_names, load_catalogue_mesh, load_mesh, save_mesh
 from nocsfm_ros.data.shapes import procedural_mesh
+from nocsfm_ros.data.workers import worker_pool
 from nocsfm_ros.errors import NocsfmError
 
 TRAIN_SEEDS, TEST_SEEDS = range(400), range(100_000, 100_080)
@@ -81,7 +80,7 @@ def build_cache(cache: Path, workers: int = 2) -> MeshLibrary:
 
 def _parse_all(cache: Path, folder: Path, workers: int) -> None:
     entries = read_catalogue(find_archives(cache))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with worker_pool(workers) as pool:
         usable = [name for name in pool.map(partial(_parse, folder), entries, chunksize=8) if name]
     partial_list = folder / "usable.txt.partial"
     partial_list.write_text("\n".join(usable), encoding="utf-8")

@@ -6,7 +6,6 @@ One camera convention only: x right, y down, z forward, an integer pixel coordin
 from __future__ import annotations
 
 import os
-import signal
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -27,8 +26,7 @@ MAX_ITEMS, BLOCK_BYTES = 64, 256  # 256 is the largest alignment of uniform bloc
 
 
 def enter_render_process() -> None:
-    """In a worker: the parent alone answers Ctrl-C, and Mesa's software rasteriser gets one core."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a worker: Mesa's software rasteriser gets one core."""
     os.environ.setdefault("LP_NUM_THREADS", "1")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, wait
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -31,6 +31,7 @@ from nocsfm_ros.data.views import (
     save_shard,
     shard_path,
 )
+from nocsfm_ros.data.workers import worker_pool
 from nocsfm_ros.errors import ConfigError
 
 ENGINE_VERSION = 2  # one version, seed and cluster number: one picture
@@ -105,7 +106,7 @@ def render_views(job: RenderJob, workers: int = 2, on_progress: Callable[[Progre
     def report() -> None:
         on_progress(Progress(there + count.value, total, count.value / max(time.monotonic() - started, 1e-9)))
 
-    with ProcessPoolExecutor(max(1, min(workers, len(missing))), context, _enter_worker, (count, stop)) as pool:
+    with worker_pool(min(workers, len(missing)), _enter_worker, count, stop) as pool:
         running = {pool.submit(partial(_render_shard, job), index) for index in missing}
         try:
             while running:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +31,7 @@ from nocsfm_ros.data.scenes import (
     with_random_look,
 )
 from nocsfm_ros.data.sequences import SIZE_WH, START_NS, SequenceFrame, draw_frame, write_sequence
+from nocsfm_ros.data.workers import worker_pool
 from nocsfm_ros.geometry.transforms import invert, make_T, transform
 from nocsfm_ros.types import Float64Array
 
@@ -99,8 +99,8 @@ def render_videos(
     """
     build_cache(cache, workers)
     missing = [video for video in all_videos() if not (folder / video.name / "sequence").is_dir()]
-    total, context = len(all_videos()), get_context("spawn")
-    with ProcessPoolExecutor(max(1, min(workers, len(missing))), context, enter_render_process) as pool:
+    total = len(all_videos())
+    with worker_pool(min(workers, len(missing)), enter_render_process) as pool:
         running = {pool.submit(partial(_render_video, folder, cache, num_frames), video): video for video in missing}
         try:
             for number, future in enumerate(as_completed(running), total - len(missing) + 1):

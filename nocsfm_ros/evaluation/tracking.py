@@ -11,12 +11,10 @@ Rows:
 from __future__ import annotations
 
 import json
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from nocsfm_ros.config import Config
 from nocsfm_ros.data.bags import BagSource
 from nocsfm_ros.data.sequences import LABEL_VISIBLE, FrameTruth, read_reference, read_truths
 from nocsfm_ros.data.videos import OBJECT_NAME, POINTS_NAME
+from nocsfm_ros.data.workers import worker_pool
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.evaluation.demo_pictures import write_png
 from nocsfm_ros.evaluation.point_errors import add_m, adds_m
@@ -87,7 +86,7 @@ def evaluate_tracking(
         )
     out.mkdir(parents=True, exist_ok=True)
     frames: list[TrackedFrame] = []
-    with ProcessPoolExecutor(workers, get_context("spawn"), _enter_worker, (config,)) as pool:
+    with worker_pool(workers, _enter_worker, config) as pool:
         running = {pool.submit(_run_video, folder, out, tuple(rows)): folder for folder in folders}
         try:
             for number, future in enumerate(as_completed(running), 1):
@@ -109,9 +108,7 @@ _tracker: Tracker
 
 
 def _enter_worker(config: Config) -> None:
-    """The parent alone answers Ctrl-C."""
     global _tracker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _tracker = build_tracker(replace(config, model=replace(config.model, num_threads=1)))
 
 

@@ -10,10 +10,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from nocsfm_ros.data.folders import scene_folders
 from nocsfm_ros.data.meshes import write_mesh_list
 from nocsfm_ros.data.nocs_frames import SYMMETRIC_CLASSES, NocsFrame, NocsFrames, NocsInstance
 from nocsfm_ros.data.views import CROP_SIZE, FIELDS, MARGINS, MAX_SHIFT, View, save_shard, shard_path, stored_depth
+from nocsfm_ros.data.workers import worker_pool
 from nocsfm_ros.errors import ConfigError, FrameError, ShapeError
 from nocsfm_ros.geometry.camera import backproject, pixel_rays
 from nocsfm_ros.geometry.crops import box_from_mask, crop_frame, crop_mask, square_box
@@ -123,7 +123,7 @@ def import_views(
     mesh_of = {name: index for index, name in enumerate(models)}
     total = -(-len(frames) // FRAMES_PER_SHARD)
     missing = [index for index in range(total) if not shard_path(job.out, index).exists()]
-    with ProcessPoolExecutor(max(1, min(workers, len(missing))), mp_context=get_context("spawn")) as pool:
+    with worker_pool(min(workers, len(missing))) as pool:
         futures = [
             pool.submit(_import_shard, job, index, frames[index * FRAMES_PER_SHARD :][:FRAMES_PER_SHARD], mesh_of)
             for index in missing
