@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from nocsfm_ros.colour_alignment import ColourPicture, align_colours, log_opponent
 from nocsfm_ros.config import Config
 from nocsfm_ros.flow.model import FEATURE_SIDE, FlowModel
 from nocsfm_ros.geometry.crops import R_ray_cam, box_from_mask, coordinates, crop_frame, crop_mask, paste, square_box
@@ -44,6 +45,7 @@ from nocsfm_ros.verification import (
 MIN_POINTS = 30
 REFINED_WHEN_TRACKED, REFINED_WHEN_SEARCHED = 2, 4  # hypotheses given to ICP, 7 to 15 ms each
 LOOK_WEIGHT = 2.0  # similarity against geometric fit, when refined poses are compared; measured on held-out renders
+COLOUR_WEIGHT = 1.0  # misfit of the colours, likewise: features hardly see a turn of 20 degrees
 BOX_SLACK = 0.15  # of scale_m: room for the sides not seen yet
 SURFACE_SLACK = 0.05  # of scale_m: the error of a predicted pose
 SAME_SURFACE = 0.02  # of scale_m: the error of a refined pose
@@ -61,10 +63,14 @@ class _Look:
     nocs_map: NocsMap
     feature_crop: ObjectCrop
     features: FeatureMap
+    colours: ColourPicture
 
     def likeness(self, pose: SimilarityPose) -> float:
         """What refined poses get for looking like the view: shape alone cannot tell the faces of a carton apart."""
-        return LOOK_WEIGHT * (pose_similarity(pose, self.view, self.feature_crop, self.features) or 0.0)
+        compared = self.colours.compare(self.view, pose)
+        misfit = 0.0 if compared is None else compared.misfit
+        similarity = pose_similarity(pose, self.view, self.feature_crop, self.features) or 0.0
+        return LOOK_WEIGHT * similarity - COLOUR_WEIGHT * misfit
 
 
 class Estimator:
@@ -127,7 +133,7 @@ class Estimator:
             nocs_map = self.flow.predict(
                 crop, view.encoded, view.anchor_scale_m, features.features, self.config.model.steps
             )
-        return _Look(frame, view, crop, nocs_map, feature_crop, features)
+        return _Look(frame, view, crop, nocs_map, feature_crop, features, ColourPicture(crop))
 
     def _from_mask(self, look: _Look, model: ObjectModel, priors: Sequence[SimilarityPose]) -> PoseEstimate:
         """The usual way: the flow's mask says which depth pixels are the object."""
@@ -153,6 +159,7 @@ class Estimator:
                     hypotheses, points_cam, model.cloud, self.config.registration, look.likeness,
                     REFINED_WHEN_TRACKED if priors else REFINED_WHEN_SEARCHED,
                 )
+            best = self._coloured(best, look, model)
         probability = float(look.nocs_map.mask_prob[mask_crop].mean())
         confidence, reason, similarity = self._verify(look, model, best, mask_crop, probability)
         if confidence >= self.config.tracking.min_confidence:
@@ -171,9 +178,14 @@ class Estimator:
             return self._answer(look, near, "nothing at the predicted pose")
         with self._timed("registration"):
             best = refine(prior, points_cam, model.cloud, self.config.registration)
+        best = self._coloured(best, look, model)
         near = near_surface(coordinates(look.crop, invert(best.pose.T_cam_obj)), best.pose, model)
         confidence, reason, similarity = self._verify(look, model, best, near, 1.0)
         return self._answer(look, near, reason, best, confidence, similarity)
+
+    def _coloured(self, best: Registration, look: _Look, model: ObjectModel) -> Registration:
+        with self._timed("colours"):
+            return align_colours(best, model.nearest_view(best.pose.R_cam_obj), look.colours)
 
     def _verify(
         self, look: _Look, model: ObjectModel, best: Registration, mask_crop: BoolArray, mask_probability: float
@@ -237,7 +249,7 @@ class Estimator:
             feature_points_obj=feature_points if has_depth else np.full_like(feature_points, np.nan),
             points_obj=transform(T_obj_cam, points_cam) if has_depth else np.zeros((0, 3)),
             colour_points_obj=coordinates(crop, T_obj_cam)[coloured].astype(np.float64),
-            chroma=chroma(crop.rgb)[coloured],
+            chroma=chroma(crop.rgb)[coloured], colours=log_opponent(crop.rgb)[coloured],
         )
 
     def encode_features(self, frame: RgbdFrame, square: BoxXywh) -> tuple[ObjectCrop, FeatureMap]:

@@ -29,6 +29,7 @@ class View:
         points_obj: (N, 3) metres: the view's share of the cloud.
         colour_points_obj: (M, 3) metres: points inside its outline.
         chroma: (M, 2) float32 their colours, see verification.chroma.
+        colours: (M, 3) float32 the same as colour_alignment compares them.
     """
 
     T_cam_obj: Float64Array
@@ -41,6 +42,7 @@ class View:
     points_obj: Float64Array
     colour_points_obj: Float64Array
     chroma: Float32Array
+    colours: Float32Array
 
     @property
     def R_cam_obj(self) -> Float64Array:

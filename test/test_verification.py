@@ -36,7 +36,7 @@ def view_of(features: FeatureMap, mask: BoolArray, has_depth: bool = True) -> Vi
     points[~mask if has_depth else slice(None)] = np.nan
     coloured = points[mask if has_depth else np.zeros_like(mask)].astype(np.float64)
     return View(np.eye(4), np.eye(4), 0.2, ENCODED, features, mask, points, np.zeros((0, 3)), coloured,
-                np.zeros((len(coloured), 2), np.float32))
+                np.zeros((len(coloured), 2), np.float32), np.zeros((len(coloured), 3), np.float32))
 
 
 @pytest.mark.parametrize("mask", [WHOLE, SLIVER])

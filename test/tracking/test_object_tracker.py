@@ -57,7 +57,7 @@ class ScriptedEstimator:
 def _view(T_cam_obj: Any, scale_m: float | None = 0.2) -> View:
     points = np.random.default_rng(0).uniform(-0.04, 0.04, (200, 3))
     nothing: Any = None
-    return View(T_cam_obj, np.eye(4), scale_m, nothing, nothing, nothing, nothing, points, points[:0], nothing)
+    return View(T_cam_obj, np.eye(4), scale_m, nothing, nothing, nothing, nothing, points, points[:0], nothing, nothing)
 
 
 def frame_at(number: int) -> RgbdFrame:

@@ -1,0 +1,177 @@
+"""The motions of an object that shape cannot see (a can about its axis), from its colours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from nocsfm_ros.geometry.camera import project
+from nocsfm_ros.geometry.transforms import nearest_rotation, transform
+from nocsfm_ros.object_model import View
+from nocsfm_ros.registration import Registration
+from nocsfm_ros.types import Float32Array, Float64Array, ObjectCrop, SimilarityPose, Uint8Array
+from nocsfm_ros.verification import sample_depth, tolerance_m
+
+MIN_POINTS = 20
+MAX_STEPS = 5
+STILL = 1e-3  # rad, and share of scale_m: a smaller step ends the search
+BLUR = 1.5  # pixels of the crop
+# Lightness is moved by shading where the object turns, its ratios of colours hardly: less weight for the first
+DEVIATION = np.array([1.0, 0.25, 0.25], np.float32)
+DARKNESS = 0.04  # of the picture's median: what is darker is noise, whose logarithm would count
+OUTLIER = 1.5  # deviations, P. Huber's
+MAX_RESIDUAL = 3.0  # deviations, when two poses are compared
+# Neighbouring pixels err alike, in shading above all: so many say as much as one. Measured on 216 held-out renders
+ALIKE_PIXELS = 100.0
+MIN_DEVIATION = 0.05
+MIN_SEEN = 0.6  # of the points: a pose that turns them away is no better match
+MIN_GAIN = 0.05  # deviations: plain things fit anywhere, and a smaller gain is no reason to leave what shape says
+UNSEEN = np.radians(60)  # a deviation larger than this says that shape does not see a motion at all
+MIN_TURN = 0.5  # share of turn in that motion: a plane sliding in itself is not swept
+SWEEP = np.radians([*range(-30, 0, 5), *range(5, 31, 5)])
+MAX_POINTS = 400
+_OPPONENT = np.array([[1 / 3, 1 / 3, 1 / 3], [0.5, -0.5, 0.0], [0.25, 0.25, -0.5]], np.float32)
+_GAMMA = 2.2
+
+
+def log_opponent(rgb: Uint8Array) -> Float32Array:
+    """(H, W, 3) uint8 -> (H, W, 3) logarithms of lightness, red : green and yellow : blue, slightly blurred.
+
+    Another lamp or exposure adds the same number to all pixels of a channel.
+    """
+    linear = (cv2.GaussianBlur(rgb, (0, 0), BLUR).astype(np.float32) / 255) ** _GAMMA
+    floor = DARKNESS * max(float(np.median(linear)), 0.02)
+    return np.asarray(np.log(linear + floor) @ _OPPONENT.T, np.float32)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The view's points that are seen under a pose: (N, 3) metres, (N, 2) pixels, (N, 3) residuals in deviations."""
+
+    points_cam: Float64Array
+    pixels_uv: Float32Array
+    residuals: Float32Array
+
+    @property
+    def misfit(self) -> float:
+        """How badly the colours fit, deviations."""
+        return float(np.abs(self.residuals).clip(0, MAX_RESIDUAL).mean())
+
+
+class ColourPicture:
+    """The live crop's colours and their slopes."""
+
+    def __init__(self, crop: ObjectCrop) -> None:
+        self.crop = crop
+        self.look = log_opponent(crop.rgb)
+        self.slopes = [  # per pixel along u and v
+            np.asarray(cv2.Scharr(self.look, -1, *axis) / 32, np.float32) for axis in ((1, 0), (0, 1))
+        ]
+
+    def compare(self, view: View, pose: SimilarityPose) -> Comparison | None:
+        """Residuals, each channel's median taken out: the lamp's colour. None where fewer than MIN_POINTS are seen."""
+        step = 1 + len(view.colours) // MAX_POINTS
+        points_cam = transform(pose.T_cam_obj, view.colour_points_obj[::step])
+        pixels_uv = project(points_cam, self.crop.K_crop)
+        measured = sample_depth(self.crop.depth_m, pixels_uv)  # 0 outside the crop
+        seen = (measured > 0) & (np.abs(measured - points_cam[:, 2]) < tolerance_m(pose))
+        if seen.sum() < MIN_POINTS:
+            return None
+        pixels = pixels_uv[seen].astype(np.float32)
+        residuals = _sampled(self.look, pixels) - view.colours[::step][seen]
+        residuals = (residuals - np.median(residuals, axis=0)) / DEVIATION
+        return Comparison(points_cam[seen], pixels, residuals.astype(np.float32))
+
+    def normal_equations(self, compared: Comparison, pose: SimilarityPose) -> tuple[Float64Array, Float64Array]:
+        """(6, 6) information and (6,) gradient of a small motion, shift and turn about the object's origin."""
+        (x, y, z), K = compared.points_cam.T, self.crop.K_crop
+        zero = np.zeros_like(z)
+        du = np.stack([K[0, 0] / z, zero, -K[0, 0] * x / z**2], axis=1)
+        dv = np.stack([zero, K[1, 1] / z, -K[1, 1] * y / z**2], axis=1)
+        along_u, along_v = (_sampled(slope, compared.pixels_uv) / DEVIATION for slope in self.slopes)
+        by_shift = along_u[:, :, None] * du[:, None] + along_v[:, :, None] * dv[:, None]  # (N, channel, xyz)
+        by_turn = np.cross((compared.points_cam - pose.t_cam_obj)[:, None], by_shift)
+        J = np.concatenate([by_shift, by_turn], axis=2).reshape(-1, 6)
+        r = compared.residuals.reshape(-1).astype(np.float64)
+        variance = max(1.4826 * float(np.median(np.abs(r))), MIN_DEVIATION) ** 2
+        weights = np.minimum(1.0, OUTLIER / np.maximum(np.abs(r), 1e-9)) / (ALIKE_PIXELS * variance)
+        weighted = J * weights[:, None]
+        return weighted.T @ J, weighted.T @ r
+
+
+def align_colours(start: Registration, view: View, picture: ColourPicture) -> Registration:
+    """Move a pose until the view's colours lie on the same ones, as far as shape leaves it free.
+
+    Gauss-Newton on the photometric residuals of the view's points, with the shape's covariance as the prior: what ICP
+    has measured stays, what it could not see follows the colours. After J. Park, Q. Zhou and V. Koltun, "Colored point
+    cloud registration revisited", ICCV 2017, with the pictures' gradients in place of the clouds'.
+
+    Args:
+        start: by shape alone.
+        view: where the colours come from.
+        picture: the live one.
+
+    Returns:
+        The moved pose and the covariance of both together; `start` where the colours say too little.
+    """
+    before = picture.compare(view, start.pose)
+    if before is None:
+        return start
+    pose, last = _swept(start, before, view, picture)
+    prior = np.linalg.inv(start.covariance)
+    # what shape has not seen is as unknown after the sweep as before: no pull back
+    moved, information = np.zeros(6), prior
+    for _ in range(MAX_STEPS):
+        seen_information, gradient = picture.normal_equations(last, pose)
+        information = seen_information + prior
+        step = -np.linalg.solve(information, gradient + prior @ moved)
+        pose, moved = _moved(pose, step), moved + step
+        if (there := picture.compare(view, pose)) is None:
+            return start
+        last = there
+        if max(np.abs(step[:3]).max() / pose.scale_m, np.abs(step[3:]).max()) < STILL:
+            break
+    return replace(start, pose=pose, covariance=np.linalg.inv(information)) if _is_better(last, before) else start
+
+
+def _swept(
+    start: Registration, before: Comparison, view: View, picture: ColourPicture
+) -> tuple[SimilarityPose, Comparison]:
+    """The pose of best fitting colours along the motion that shape sees least, where it does not see it at all."""
+    units = np.diag([start.pose.scale_m / 2] * 3 + [1.0] * 3)  # a turn moves the surface about so far
+    variances, motions = np.linalg.eigh(np.linalg.inv(units) @ start.covariance @ np.linalg.inv(units))
+    twist = units @ motions[:, -1]
+    if np.sqrt(variances[-1]) < UNSEEN or np.linalg.norm(twist[3:]) < MIN_TURN:
+        return start.pose, before
+    found = [(start.pose, before)]
+    for angle in SWEEP:
+        pose = _turned(start.pose, twist / np.linalg.norm(twist[3:]), angle)
+        if (there := picture.compare(view, pose)) is not None and _is_better(there, before):
+            found.append((pose, there))
+    return min(found, key=lambda one: one[1].misfit)
+
+
+def _is_better(now: Comparison, before: Comparison) -> bool:
+    return now.misfit < before.misfit - MIN_GAIN and len(now.points_cam) > MIN_SEEN * len(before.points_cam)
+
+
+def _turned(pose: SimilarityPose, twist: Float64Array, angle: float) -> SimilarityPose:
+    """Along a screw: (shift, unit turn) about the object's origin, by an angle."""
+    shift, axis = twist[:3], twist[3:]
+    centre = pose.t_cam_obj + np.cross(axis, shift)
+    R = cv2.Rodrigues(axis * angle)[0]
+    t_cam_obj = centre + R @ (pose.t_cam_obj - centre) + axis @ shift * angle * axis
+    return SimilarityPose(nearest_rotation(R @ pose.R_cam_obj), t_cam_obj, pose.scale_m)
+
+
+def _sampled(image: Float32Array, pixels_uv: Float32Array) -> Float32Array:
+    """(N, C) bilinear values."""
+    u, v = (np.ascontiguousarray(axis)[None] for axis in pixels_uv.T)
+    return np.asarray(cv2.remap(image, u, v, cv2.INTER_LINEAR)[0], np.float32)
+
+
+def _moved(pose: SimilarityPose, step: Float64Array) -> SimilarityPose:
+    R = nearest_rotation(cv2.Rodrigues(step[3:])[0] @ pose.R_cam_obj)
+    return SimilarityPose(R, pose.t_cam_obj + step[:3], pose.scale_m)
