@@ -138,6 +138,12 @@ class ObjectTracker:
         self.model.forget_keyframes()
         return self._track(frame, _nothing(frame, f"{name!r} is seen there, and more surely"))
 
+    def fail(self, frame: RgbdFrame, reason: str) -> Track:
+        """The frame brought an error instead of an answer: not found."""
+        if self.state is not TrackState.SEARCHING:
+            self._count_failure()
+        return self._track(frame, _nothing(frame, reason))
+
     def _accept(self, frame: RgbdFrame, estimate: PoseEstimate) -> None:
         pose = estimate.pose
         if pose is None:

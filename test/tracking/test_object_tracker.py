@@ -297,3 +297,25 @@ def test_object_that_gave_way_forgets_what_it_learned_there(four: tuple[Tracker,
     assert red.state is TrackState.LOST and len(red.model.views) == 1
     scene.seen["red"] = (50, 0.8)
     assert all(states_of(tracker, 2).values())
+
+
+def test_object_that_raises_costs_the_others_nothing_and_is_logged_once(
+    four: tuple[Tracker, Scene], caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker, scene = four
+    scene.seen = {"red": (5, 0.8), "green": (20, 0.8), "blue": (35, 0.8), "white": (50, 0.8)}
+    assert all(states_of(tracker, 0).values())
+    del scene.seen["green"]
+    for number in (1, 2):
+        assert states_of(tracker, number) == {"red": True, "green": False, "blue": True, "white": True}
+    assert tracker.update(frame_at(3))[1].estimate.reason == "KeyError: 'green'"
+    assert tracker.objects["green"].state is TrackState.LOST
+    assert [record.args for record in caplog.records] == [("green",)]
+    scene.seen["green"] = (20, 0.8)
+    assert all(states_of(tracker, 4).values())
+
+
+def test_frame_in_which_every_object_raises_is_an_error(four: tuple[Tracker, Scene]) -> None:
+    tracker, _ = four
+    with pytest.raises(KeyError):
+        tracker.update(frame_at(0))
