@@ -22,7 +22,7 @@ from nocsfm_ros.geometry.transforms import invert
 from nocsfm_ros.matching.backbone import load_backbone
 from nocsfm_ros.matching.localiser import encode_reference
 from nocsfm_ros.object_model import ObjectModel
-from nocsfm_ros.tracking.object_tracker import ObjectTracker, is_same_place
+from nocsfm_ros.tracking.object_tracker import ObjectTracker, is_same_place, likeness
 from nocsfm_ros.tracking.reference import MIN_FOREGROUND
 from nocsfm_ros.types import Float64Array, PoseEstimate, Reference, RgbdFrame, Track, TrackState
 
@@ -134,20 +134,47 @@ class Tracker:
         errors: dict[str, Exception] = {}
         for object_id, tracker in sorted(self.objects.items(), key=_sureness, reverse=True):
             try:
-                track = tracker.update(frame, taken)
+                tracks.update(self._advance(frame, object_id, taken))
             except Exception as error:
-                errors[object_id], track = error, tracker.fail(frame, f"{type(error).__name__}: {error}")
-            tracks[object_id] = track
-            if track.estimate.pose is None:
-                continue
-            for other in [name for name, seen in taken.items() if is_same_place(track.estimate, seen)]:
-                tracks[other] = self.objects[other].give_way(frame, object_id)
-                del taken[other]
-            taken[object_id] = track.estimate
+                errors[object_id] = error
+                tracks[object_id] = tracker.fail(frame, f"{type(error).__name__}: {error}")
         self._report(errors)
         self.stage_ms = {**self.estimator.stage_ms, "total": (time.perf_counter() - begin) * 1e3}
         return [tracks[object_id] for object_id in self.objects]
 
+    def _advance(self, frame: RgbdFrame, object_id: str, taken: dict[str, PoseEstimate]) -> dict[str, Track]:
+        """The object's own track, and new ones of those whose place it takes; notes in `taken` who is where."""
+        tracker = self.objects[object_id]
+        is_found_anew = tracker.state is not TrackState.TRACKING or tracker.failures > 0
+        track = tracker.update(frame, taken)
+        tracks = {object_id: track}
+        if track.estimate.pose is None:
+            return tracks
+        for other in [name for name, seen in taken.items() if is_same_place(track.estimate, seen)]:
+            tracks[other] = self.objects[other].give_way(frame, object_id)
+            del taken[other]
+        if is_found_anew:
+            tracks.update(self._exchange(frame, track, taken))
+        taken[object_id] = tracks[object_id].estimate
+        return tracks
+
+    def _exchange(self, frame: RgbdFrame, found: Track, taken: dict[str, PoseEstimate]) -> dict[str, Track]:
+        """The tracks of two look-alikes that change places, if one was just found and so they fit better together.
+
+        The one that is found first may have taken the other's place. The squares of both differences in colour added
+        up tell, even where the lamp has changed both.
+        """
+        mine = self.objects[found.object_id]
+        for name, seen in taken.items():
+            there, here = mine.seen_at(frame, seen), None
+            if there is not None:
+                here = self.objects[name].seen_at(frame, found.estimate)
+            if there is None or here is None:
+                continue
+            if likeness(there) + likeness(here) > likeness(found.estimate) + likeness(seen):
+                taken[name] = here
+                return {found.object_id: mine.move(frame, there), name: self.objects[name].move(frame, here)}
+        return {}
 
     def _report(self, errors: dict[str, Exception]) -> None:
         """Raise where every object failed; else log what has begun to fail, once until it works again."""
