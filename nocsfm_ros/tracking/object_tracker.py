@@ -143,13 +143,13 @@ class ObjectTracker:
         return self._track(frame, _nothing(frame, f"{name!r} is seen there, and more surely"))
 
     def seen_at(self, frame: RgbdFrame, other: PoseEstimate) -> PoseEstimate | None:
-        """How this object is seen where another one is, or None if nobody would take it for this one."""
+        """How this object is seen in another one's place, or None if nothing there would be taken for it."""
         box_xywh = box_from_mask(other.mask)
         if box_xywh is None:
             return None
         estimate = self.estimator.estimate(frame, box_xywh, self.model)
         believable = estimate.pose is not None and estimate.confidence >= self.config.tracking.acquire_confidence
-        return estimate if believable else None
+        return estimate if believable and is_same_place(estimate, other) else None
 
     def move(self, frame: RgbdFrame, estimate: PoseEstimate) -> Track:
         """The object is here, and was not where it was followed: what was learned there is forgotten."""
