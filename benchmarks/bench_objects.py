@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from unittest import mock
 
@@ -84,7 +85,7 @@ def main() -> None:
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         scene = TableScene(seed, library, renderer, options.tint)
         references = [scene.reference(number) for number in range(len(OBJECT_IDS))]
-        frames = list(scene.frames(options.frames))
+        frames = list(islice(scene.frames(options.frames), options.stop))
         for count in COUNTS:
             runs[count].append(_run(tracker, references[:count], scene, frames))
             print(f"seed {seed}: {_told(runs[count][-1])}", flush=True)
@@ -98,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=4, help="scenes")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--frames", type=int, default=60, help="of each scene")
+    parser.add_argument("--stop", type=int, help="show only so many of them: who is taken for whom shows at once")
     parser.add_argument("--tint", type=float, default=0.15, help="share by which the look-alikes' colours differ")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("out/objects"), help="gets a sheet per scene")
