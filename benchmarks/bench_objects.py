@@ -190,7 +190,7 @@ def _line(count: int, runs: Sequence[Run], stages: Sequence[str]) -> str:
 
 def _sheet(references: Sequence[Reference], frames: Sequence[TableFrame], run: Run) -> Uint8Array:
     pictures, captions = [reference.rgb for reference in references], [r.object_id for r in references]
-    for index in np.linspace(0, len(frames) - 1, SHEET_FRAMES).round().astype(int):
+    for index in np.unique(np.linspace(0, len(frames) - 1, SHEET_FRAMES).round().astype(int)):
         frame, shown = frames[index].frame, run.shown[index]
         pictures.append(overlay(frame.rgb, shown.tracks, frame.K, shown.ms))
         captions.append(f"frame {index}")
