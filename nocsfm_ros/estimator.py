@@ -161,14 +161,14 @@ class Estimator:
                 )
             best = self._coloured(best, look, model)
         probability = float(look.nocs_map.mask_prob[mask_crop].mean())
-        confidence, reason, similarity = self._verify(look, model, best, mask_crop, probability)
+        confidence, reason, similarity, colour = self._verify(look, model, best, mask_crop, probability)
         if confidence >= self.config.tracking.min_confidence:
             # a pose that holds knows better than the flow what cannot be the object and what lies on its known surface
             points_obj = coordinates(look.crop, invert(best.pose.T_cam_obj))
             mask_crop = within_memory(mask_crop, points_obj, best.pose, model) | near_surface(
                 points_obj, best.pose, model, SAME_SURFACE
             )
-        return self._answer(look, mask_crop, reason, best, confidence, similarity)
+        return self._answer(look, mask_crop, reason, best, confidence, similarity, colour)
 
     def _from_surface(self, look: _Look, model: ObjectModel, prior: SimilarityPose) -> PoseEstimate:
         """When the mask misleads (an occluder, a hand): the depth pixels near the surface where it should be now."""
@@ -180,8 +180,8 @@ class Estimator:
             best = refine(prior, points_cam, model.cloud, self.config.registration)
         best = self._coloured(best, look, model)
         near = near_surface(coordinates(look.crop, invert(best.pose.T_cam_obj)), best.pose, model)
-        confidence, reason, similarity = self._verify(look, model, best, near, 1.0)
-        return self._answer(look, near, reason, best, confidence, similarity)
+        confidence, reason, similarity, colour = self._verify(look, model, best, near, 1.0)
+        return self._answer(look, near, reason, best, confidence, similarity, colour)
 
     def _coloured(self, best: Registration, look: _Look, model: ObjectModel) -> Registration:
         with self._timed("colours"):
@@ -189,8 +189,8 @@ class Estimator:
 
     def _verify(
         self, look: _Look, model: ObjectModel, best: Registration, mask_crop: BoolArray, mask_probability: float
-    ) -> tuple[float, str, float]:
-        """Confidence, the reason in words, and the similarity to the nearest view."""
+    ) -> tuple[float, str, float, float | None]:
+        """Confidence, the reason in words, similarity to the nearest view, difference in colour to the reference."""
         with self._timed("verify"):
             view = model.nearest_view(best.pose.R_cam_obj)
             similarity = pose_similarity(best.pose, view, look.feature_crop, look.features)
@@ -198,11 +198,14 @@ class Estimator:
                 similarity = look_similarity(view, look.features, _resized(mask_crop, look.feature_crop))
             agreement = depth_agreement(best.pose, model, look.frame)
             colour = colour_difference(best.pose, view, look.crop)
-            return *combine_scores(best.inlier_ratio, agreement, similarity, mask_probability, colour), similarity
+            confidence, reason = combine_scores(best.inlier_ratio, agreement, similarity, mask_probability, colour)
+            if view is not model.views[0]:  # a keyframe has the colours of whatever was followed
+                colour = colour_difference(best.pose, model.views[0], look.crop)
+            return confidence, reason, similarity, colour
 
     def _answer(
         self, look: _Look, mask_crop: BoolArray, reason: str, best: Registration | None = None,
-        confidence: float = 0.0, similarity: float = 0.0,
+        confidence: float = 0.0, similarity: float = 0.0, colour: float | None = None,
     ) -> PoseEstimate:
         """Mask and NOCS pasted into the whole picture, NOCS only where there is a pose."""
         A, size_wh = look.crop.A_crop_image, look.frame.size_wh
@@ -214,7 +217,7 @@ class Estimator:
         return PoseEstimate(
             pose=best.pose, mask=mask, nocs=paste(in_object, A, size_wh).astype(np.float32) * mask[..., None],
             crop=look.crop, nocs_map=look.nocs_map, confidence=confidence, inlier_ratio=best.inlier_ratio,
-            similarity=similarity, residual_m=best.residual_m, covariance=best.covariance, reason=reason,
+            similarity=similarity, colour=colour, residual_m=best.residual_m, covariance=best.covariance, reason=reason,
         )
 
     def make_view(

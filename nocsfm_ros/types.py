@@ -132,6 +132,7 @@ class PoseEstimate:
         confidence: [0, 1], the gates' combined score.
         inlier_ratio: share of the masked depth points that agree with the object memory.
         similarity: cosine similarity of the picture inside the mask to the reference, [-1, 1].
+        colour: median distance of its colours to the user's reference, CIELAB chroma; None where none can be compared.
         residual_m: RMS distance of the inliers to the object memory, metres.
         covariance: (6, 6) float64 of (x, y, z, rot_x, rot_y, rot_z) in the camera frame, m and rad, ROS order.
         reason: one short sentence for people.
@@ -145,6 +146,7 @@ class PoseEstimate:
     confidence: float = 0.0
     inlier_ratio: float = 0.0
     similarity: float = 0.0
+    colour: float | None = None
     residual_m: float = 0.0
     covariance: Float64Array = field(default_factory=lambda: np.zeros((6, 6)))
     reason: str = ""

@@ -33,7 +33,7 @@ EDGES = [(a, b) for a in range(8) for b in range(a + 1, 8) if np.count_nonzero(C
 def overlay(
     rgb: Uint8Array, tracks: Sequence[Track], K: Float64Array, latency_ms: float | None = None
 ) -> Uint8Array:
-    """The frame with every object's mask, box, axes, state and confidence drawn on it.
+    """The frame with every object's mask, box, axes, state and confidence drawn on it; of several the names too.
 
     Args:
         rgb: (H, W, 3) uint8, left unchanged.
@@ -47,6 +47,10 @@ def overlay(
     picture = np.ascontiguousarray(rgb).copy()
     draw_tracks(picture, tracks, K)
     scale = _text_scale(picture)
+    for track in tracks if len(tracks) > 1 else ():
+        if track.box_xywh is not None:
+            corner_uv = int(track.box_xywh[0]), int(track.box_xywh[1])
+            draw_text(picture, track.object_id, corner_uv, STATE_COLOURS[track.state], scale * 0.5)
     for row, track in enumerate(tracks):
         text = f"{track.object_id}  {track.state.name}  {100 * track.estimate.confidence:.0f}%"
         if track.estimate.pose is None and track.estimate.reason:

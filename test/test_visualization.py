@@ -76,6 +76,13 @@ def test_overlay_text_differs_with_reason_and_latency() -> None:
     assert with_latency[200:].any() and not bare[200:].any()
 
 
+def test_overlay_names_each_of_several_objects_at_its_box() -> None:
+    rgb = np.zeros((240, 320, 3), np.uint8)
+    near = replace(make_track(TrackState.TRACKING), box_xywh=(150.0, 200.0, 30.0, 20.0))
+    assert not visualization.overlay(rgb, [near], K)[185:200, 150:].any()
+    assert visualization.overlay(rgb, [near, make_track(TrackState.LOST)], K)[185:200, 150:].any()
+
+
 def test_nocs_picture_is_black_outside_and_grey_at_the_centre() -> None:
     mask = np.array([[True, False]])
     picture = visualization.nocs_picture(np.zeros((1, 2, 3), np.float32), mask)

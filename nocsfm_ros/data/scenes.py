@@ -13,6 +13,7 @@ from nocsfm_ros.data.library import MeshLibrary
 from nocsfm_ros.data.renderer import Item, Light
 from nocsfm_ros.data.shapes import plane_mesh
 from nocsfm_ros.data.textures import surface_texture
+from nocsfm_ros.geometry.transforms import invert, make_T, transform
 from nocsfm_ros.types import Float64Array
 
 FRAME_WH = (640, 480)
@@ -193,6 +194,27 @@ def placed(look: Item, T_cam_obj: Float64Array) -> Item:
     return Item(**{**look.__dict__, "T_cam_obj": T_cam_obj})
 
 
+def standing(T_cam_obj: Float64Array, hull_obj: Float64Array, up: Float64Array, floor: float) -> Float64Array:
+    """The pose moved along `up` until the hull (M, 3), metres, stands on the floor."""
+    T = T_cam_obj.copy()
+    T[:3, 3] += (floor - float((transform(T_cam_obj, hull_obj) @ up).min())) * up
+    return T
+
+
+def alone_on_table(
+    rng: np.random.Generator, item: Item, hull_cam: Float64Array, up: Float64Array, num_surfaces: int
+) -> tuple[list[Item], Light]:
+    """What the picture of a reference shows: the item on a table with a wall behind, in a light of its own."""
+    table = table_under(rng, up, float((hull_cam @ up).min()), item.T_cam_obj[:3, 3], num_surfaces)
+    return [item, table, wall_behind(rng, hull_cam, num_surfaces)], sample_light(rng, up)
+
+
+def camera_about(point: Float64Array, R: Float64Array, away_m: float) -> Float64Array:
+    """T_cam_world (4, 4) of the camera at the world's origin after it went around a point (3,) and away from it."""
+    to_point = make_T(np.eye(3), point)
+    return np.asarray(to_point @ make_T(R, np.array([0, 0, away_m])) @ invert(to_point))
+
+
 def with_random_look(item: Item, rng: np.random.Generator, num_surfaces: int, reprinted: float) -> Item:
     """The item with another tint and gloss, and with the probability `reprinted` another print."""
     red, green, blue = rng.uniform(0.75, 1.1, 3) if rng.random() < 0.5 else np.full(3, rng.uniform(0.7, 1.1))
@@ -277,7 +299,7 @@ def clutter_around(
         gap = ((hull_cam - centre) @ across).max() + (hull @ -across).max() + free
         T = np.eye(4)
         T[:3, :3], T[:3, 3] = R, centre + across * gap
-        T[:3, 3] += (floor - (hull @ up).min() - T[:3, 3] @ up) * up
+        T = standing(T, library.hull(index) * size, up, floor)
         if T[2, 3] - (hull[:, 2].max() - hull[:, 2].min()) / 2 > 0.12:
             item = Item(library.mesh(index), T, size, TARGET + 1 + number)
             same = placed(Item(**{**target.look.__dict__, "instance": TARGET + 1 + number}), T)

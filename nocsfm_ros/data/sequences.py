@@ -76,11 +76,17 @@ class FrameTruth:
 def draw_frame(
     renderer: Renderer, items: list[Item], K: Float64Array, light: Light, stamp_ns: int = START_NS
 ) -> SequenceFrame:
-    """The picture of the items; the first one is the object and has instance 1."""
+    """The picture of the items; the first one is the object, and no other has its instance."""
     picture = renderer.render(items, K, SIZE_WH, light)
-    alone, seen = renderer.silhouettes(items, K, SIZE_WH, 1)
-    labels = np.where(seen == 1, LABEL_VISIBLE, np.where(alone == 1, LABEL_HIDDEN, 0)).astype(np.uint8)
+    labels = object_labels(renderer, items, K)
     return SequenceFrame(picture.rgb, picture.depth_m, labels, items[0].T_cam_obj, K, stamp_ns)
+
+
+def object_labels(renderer: Renderer, items: list[Item], K: Float64Array) -> Uint8Array:
+    """(H, W): where the first of the items is LABEL_VISIBLE, and where it is LABEL_HIDDEN behind the others."""
+    alone, seen = renderer.silhouettes(items, K, SIZE_WH, 1)
+    instance = items[0].instance
+    return np.where(seen == instance, LABEL_VISIBLE, np.where(alone == instance, LABEL_HIDDEN, 0)).astype(np.uint8)
 
 
 def write_sequence(

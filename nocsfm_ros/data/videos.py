@@ -21,10 +21,13 @@ from nocsfm_ros.data.meshes import surface_samples
 from nocsfm_ros.data.renderer import Item, Light, Renderer, enter_render_process
 from nocsfm_ros.data.scenes import (
     Target,
+    alone_on_table,
+    camera_about,
     clutter_around,
     frame_with_up,
     placed,
     sample_light,
+    standing,
     surface_pool,
     table_under,
     wall_behind,
@@ -167,13 +170,9 @@ class Stage:
         axis = rng.normal(size=3)
         turn = Rotation.from_rotvec(np.radians(REFERENCE_TURN_DEG) * axis / np.linalg.norm(axis)).as_matrix()
         T_cam_obj = make_T(turn @ self.pose(0.0)[:3, :3], 0.85 * self.distance_m * np.array([0.02, 0.01, 1.0]))
-        hull, up = self.hull_at(T_cam_obj), turn @ self.up
-        items = [
-            placed(self.target.look, T_cam_obj),
-            table_under(rng, up, float((hull @ up).min()), T_cam_obj[:3, 3], NUM_SURFACES),
-            wall_behind(rng, hull, NUM_SURFACES),
-        ]
-        return draw_frame(self.renderer, items, K_REFERENCE, sample_light(rng, up))
+        item = placed(self.target.look, T_cam_obj)
+        items, light = alone_on_table(rng, item, self.hull_at(T_cam_obj), turn @ self.up, NUM_SURFACES)
+        return draw_frame(self.renderer, items, K_REFERENCE, light)
 
     def frames(self, count: int) -> Iterator[SequenceFrame]:
         """The pictures of `count` moments, without those that the camera drops."""
@@ -239,10 +238,8 @@ class Stage:
         phase = 2 * np.pi * time_s / 12
         yaw = Rotation.from_rotvec(np.radians(swing) * np.sin(phase) * self.up)
         pitch = Rotation.from_euler("x", 0.3 * swing * np.sin(1.7 * phase), degrees=True)
-        to_centre = make_T(np.eye(3), self.T_world_obj[:3, 3])
-        nearer_m = 0.004 * swing * np.sin(0.8 * phase) * self.distance_m
-        turned = make_T((pitch * yaw).as_matrix(), np.array([0, 0, nearer_m]))
-        return np.asarray(to_centre @ turned @ invert(to_centre))
+        away_m = 0.004 * swing * np.sin(0.8 * phase) * self.distance_m
+        return camera_about(self.T_world_obj[:3, 3], (pitch * yaw).as_matrix(), away_m)
 
     def _light(self, time_s: float) -> Light:
         if self.video.kind != "lighting":
@@ -308,10 +305,9 @@ class Stage:
         """Pose of something upright on the table, so many diagonals beside the object."""
         axis_right = np.array([1.0, 0, 0])
         axis_away = np.cross(self.up, axis_right)
-        T = make_T(frame_with_up(self.up, self.rng), np.zeros(3))
         place = self.T_world_obj[:3, 3] + self.target.diagonal_m * (right * axis_right + away * axis_away)
-        T[:3, 3] = place + (floor - float((self.hull_at(T) @ self.up).min()) - place @ self.up) * self.up
-        return T
+        T = make_T(frame_with_up(self.up, self.rng), place)
+        return standing(T, self.library.hull(self.target.index) * self.target.diagonal_m, self.up, floor)
 
 
 class _Sway:

@@ -29,6 +29,8 @@ from nocsfm_ros.types import (
 MAX_STEP_S = 0.5  # velocity says nothing after a longer gap
 SAME_PLACE = 0.5  # share of a mask that lies in another object's mask, from which both cannot be right
 SURER = 0.1  # confidence above the other's that takes its place from it
+# CIELAB chroma that the confidence forgives for the lamp's sake, and what it is worth among look-alikes
+FORGIVEN_COLOUR, COLOUR_WEIGHT = 12.0, 0.1
 
 
 class ObjectTracker:
@@ -84,24 +86,26 @@ class ObjectTracker:
         return self._gated(estimate, self.config.tracking.min_confidence, last)
 
     def _search(self, frame: RgbdFrame) -> PoseEstimate:
-        """Look at some candidates of the whole frame, best first, and keep the most believable.
+        """Look at some candidates of the whole frame, best first, and keep the one most like the object.
 
-        A video has another frame soon: what this one leaves unseen, the next one looks at.
+        A video has another frame soon: what this one leaves unseen, the next one looks at. A believable candidate does
+        not end the search: it may be the double of the object, which comes next.
         """
         encoded = self.estimator.encode_frame(frame)
         candidates = find_candidates(encoded, self.model.search, self.config.matching)
         share = self.config.matching.candidates_per_frame
         first = self.next_candidate if self.next_candidate < len(candidates) else 0
         candidates, self.next_candidate = candidates[first : first + share], first + share
-        best = _nothing(frame, "nothing in the picture looks like the reference")
-        for candidate in candidates:
-            estimate = self.estimator.estimate(frame, candidate.box_xywh, self.model)
-            if best.crop is None or estimate.confidence > best.confidence:
-                best = estimate
-            if best.confidence >= self.config.tracking.acquire_confidence:
-                break
+        looks = [self.estimator.estimate(frame, candidate.box_xywh, self.model) for candidate in candidates]
+        nothing = _nothing(frame, "nothing in the picture looks like the reference")
+        best = max(looks, key=self._preference, default=nothing)
         best = self.estimator.second_look(frame, best, self.model)
         return self._gated(best, self.config.tracking.acquire_confidence, None)
+
+    def _preference(self, estimate: PoseEstimate) -> tuple[bool, float]:
+        """What can be accepted comes first: the place of a look-alike may be the most like the object."""
+        sure = estimate.confidence >= self.config.tracking.acquire_confidence
+        return sure and not self._owner(estimate), likeness(estimate)
 
     def _gated(self, estimate: PoseEstimate, threshold: float, last: SimilarityPose | None) -> PoseEstimate:
         if estimate.pose is None:
@@ -137,6 +141,27 @@ class ObjectTracker:
         self.state, self.failures, self.last, self.before_last = TrackState.LOST, 0, None, None
         self.model.forget_keyframes()
         return self._track(frame, _nothing(frame, f"{name!r} is seen there, and more surely"))
+
+    def seen_at(self, frame: RgbdFrame, other: PoseEstimate) -> PoseEstimate | None:
+        """How this object is seen in another one's place, or None if nothing there would be taken for it."""
+        box_xywh = box_from_mask(other.mask)
+        if box_xywh is None:
+            return None
+        estimate = self.estimator.estimate(frame, box_xywh, self.model)
+        believable = estimate.pose is not None and estimate.confidence >= self.config.tracking.acquire_confidence
+        return estimate if believable and is_same_place(estimate, other) else None
+
+    def move(self, frame: RgbdFrame, estimate: PoseEstimate) -> Track:
+        """The object is here, and was not where it was followed: what was learned there is forgotten."""
+        self.reset()
+        self._accept(frame, estimate)
+        return self._track(frame, estimate)
+
+    def fail(self, frame: RgbdFrame, reason: str) -> Track:
+        """The frame brought an error instead of an answer: not found."""
+        if self.state is not TrackState.SEARCHING:
+            self._count_failure()
+        return self._track(frame, _nothing(frame, reason))
 
     def _accept(self, frame: RgbdFrame, estimate: PoseEstimate) -> None:
         pose = estimate.pose
@@ -216,6 +241,12 @@ class ObjectTracker:
             box_xywh=None if pose is None else box_from_mask(estimate.mask), num_keyframes=len(self.model.views),
             centre_m=self.model.centre_m,
         )
+
+
+def likeness(estimate: PoseEstimate) -> float:
+    """The confidence, and among the equally sure the nearer colours: of look-alikes nothing else tells."""
+    colour = FORGIVEN_COLOUR if estimate.colour is None else estimate.colour
+    return estimate.confidence - COLOUR_WEIGHT * (colour / FORGIVEN_COLOUR) ** 2
 
 
 def is_same_place(estimate: PoseEstimate, other: PoseEstimate) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from dataclasses import dataclass, replace
@@ -21,12 +22,14 @@ from nocsfm_ros.geometry.transforms import invert
 from nocsfm_ros.matching.backbone import load_backbone
 from nocsfm_ros.matching.localiser import encode_reference
 from nocsfm_ros.object_model import ObjectModel
-from nocsfm_ros.tracking.object_tracker import ObjectTracker, is_same_place
+from nocsfm_ros.tracking.object_tracker import ObjectTracker, is_same_place, likeness
 from nocsfm_ros.tracking.reference import MIN_FOREGROUND
 from nocsfm_ros.types import Float64Array, PoseEstimate, Reference, RgbdFrame, Track, TrackState
 
 MIN_SCALE_M = 0.01  # depth cameras cannot show a smaller object
 NO_CAMERA_FOCAL = 1.2  # focal length over the longer side: a usual lens, for a reference picture without a camera
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Tracker:
         self.estimator, self.config = estimator, config
         self.objects: dict[str, ObjectTracker] = {}
         self.stage_ms: dict[str, float] = {}
+        self.failing: frozenset[str] = frozenset()  # objects whose last update raised
 
     @property
     def object_ids(self) -> list[str]:
@@ -118,21 +122,67 @@ class Tracker:
         """One track per object for this frame, in the order of object_ids.
 
         What is followed, and most surely, comes first: another object is seen in its place only if much more surely.
+        An object whose update raises counts as not found and is logged; the others have their answers.
+
+        Raises:
+            Exception: what the last one raised when no object had an answer: then it is the frame, or the models.
         """
         begin = time.perf_counter()
         self.estimator.stage_ms = {}
         tracks: dict[str, Track] = {}
         taken: dict[str, PoseEstimate] = {}
+        errors: dict[str, Exception] = {}
         for object_id, tracker in sorted(self.objects.items(), key=_sureness, reverse=True):
-            tracks[object_id] = track = tracker.update(frame, taken)
-            if track.estimate.pose is None:
-                continue
-            for other in [name for name, seen in taken.items() if is_same_place(track.estimate, seen)]:
-                tracks[other] = self.objects[other].give_way(frame, object_id)
-                del taken[other]
-            taken[object_id] = track.estimate
+            try:
+                tracks.update(self._advance(frame, object_id, taken))
+            except Exception as error:
+                errors[object_id] = error
+                tracks[object_id] = tracker.fail(frame, f"{type(error).__name__}: {error}")
+        self._report(errors)
         self.stage_ms = {**self.estimator.stage_ms, "total": (time.perf_counter() - begin) * 1e3}
         return [tracks[object_id] for object_id in self.objects]
+
+    def _advance(self, frame: RgbdFrame, object_id: str, taken: dict[str, PoseEstimate]) -> dict[str, Track]:
+        """The object's own track, and new ones of those whose place it takes; notes in `taken` who is where."""
+        tracker = self.objects[object_id]
+        is_found_anew = tracker.state is not TrackState.TRACKING or tracker.failures > 0
+        track = tracker.update(frame, taken)
+        tracks = {object_id: track}
+        if track.estimate.pose is None:
+            return tracks
+        for other in [name for name, seen in taken.items() if is_same_place(track.estimate, seen)]:
+            tracks[other] = self.objects[other].give_way(frame, object_id)
+            del taken[other]
+        if is_found_anew:
+            tracks.update(self._exchange(frame, track, taken))
+        taken[object_id] = tracks[object_id].estimate
+        return tracks
+
+    def _exchange(self, frame: RgbdFrame, found: Track, taken: dict[str, PoseEstimate]) -> dict[str, Track]:
+        """The tracks of two look-alikes that change places, if one was just found and so they fit better together.
+
+        The one that is found first may have taken the other's place. The squares of both differences in colour added
+        up tell, even where the lamp has changed both.
+        """
+        mine = self.objects[found.object_id]
+        for name, seen in taken.items():
+            there, here = mine.seen_at(frame, seen), None
+            if there is not None:
+                here = self.objects[name].seen_at(frame, found.estimate)
+            if there is None or here is None:
+                continue
+            if likeness(there) + likeness(here) > likeness(found.estimate) + likeness(seen):
+                taken[name] = here
+                return {found.object_id: mine.move(frame, there), name: self.objects[name].move(frame, here)}
+        return {}
+
+    def _report(self, errors: dict[str, Exception]) -> None:
+        """Raise where every object failed; else log what has begun to fail, once until it works again."""
+        if errors and len(errors) == len(self.objects):
+            raise list(errors.values())[-1]
+        for object_id in errors.keys() - self.failing:
+            logger.error("object %s failed; the others go on", object_id, exc_info=errors[object_id])
+        self.failing = frozenset(errors)
 
 
 def _sureness(named: tuple[str, ObjectTracker]) -> tuple[bool, float]:

@@ -297,3 +297,72 @@ def test_object_that_gave_way_forgets_what_it_learned_there(four: tuple[Tracker,
     assert red.state is TrackState.LOST and len(red.model.views) == 1
     scene.seen["red"] = (50, 0.8)
     assert all(states_of(tracker, 2).values())
+
+
+def test_object_that_raises_costs_the_others_nothing_and_is_logged_once(
+    four: tuple[Tracker, Scene], caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker, scene = four
+    scene.seen = {"red": (5, 0.8), "green": (20, 0.8), "blue": (35, 0.8), "white": (50, 0.8)}
+    assert all(states_of(tracker, 0).values())
+    del scene.seen["green"]
+    for number in (1, 2):
+        assert states_of(tracker, number) == {"red": True, "green": False, "blue": True, "white": True}
+    assert tracker.update(frame_at(3))[1].estimate.reason == "KeyError: 'green'"
+    assert tracker.objects["green"].state is TrackState.LOST
+    assert [record.args for record in caplog.records] == [("green",)]
+    scene.seen["green"] = (20, 0.8)
+    assert all(states_of(tracker, 4).values())
+
+
+def test_frame_in_which_every_object_raises_is_an_error(four: tuple[Tracker, Scene]) -> None:
+    tracker, _ = four
+    with pytest.raises(KeyError):
+        tracker.update(frame_at(0))
+
+
+class Doubles(Scene):
+    """A scene whose objects are seen at more than one place: object_id -> column of the mask -> colour there."""
+
+    def __init__(self, colours: dict[str, dict[int, float]]) -> None:
+        super().__init__()
+        self.colours = colours
+
+    def estimate(self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Any = ()) -> PoseEstimate:
+        column = min((5, 50), key=lambda place: abs(place - box_xywh[0]))
+        self.seen[model.object_id] = column, 0.9
+        estimate = super().estimate(frame, box_xywh, model, priors)
+        return replace(estimate, colour=self.colours[model.object_id][column])
+
+
+def columns_of(colours: dict[str, dict[int, float]], monkeypatch: pytest.MonkeyPatch, per_frame: int) -> list[int]:
+    """Where each of the objects is seen in one frame in which all are searched, column 5 being the best candidate."""
+    candidates = [SimpleNamespace(box_xywh=(float(column), 20.0, 6.0, 6.0)) for column in (5, 50)]
+    monkeypatch.setattr(object_tracker, "find_candidates", lambda *_: candidates)
+    scene: Any = Doubles(colours)
+    config = replace(Config(), matching=replace(Config().matching, candidates_per_frame=per_frame))
+    tracker = Tracker(scene, config)
+    for object_id in colours:
+        model = ObjectModel(object_id, scene, [_view(pose_at().T_cam_obj)], 0.2, None)
+        model.rebuild_cloud()
+        tracker.objects[object_id] = ObjectTracker(model, scene, config)
+    tracks = tracker.update(frame_at(0))
+    assert all(track.state is TrackState.TRACKING and track.T_cam_user is not None for track in tracks)
+    return [int(np.flatnonzero(track.estimate.mask.any(axis=0))[0]) for track in tracks]
+
+
+def test_search_between_an_object_and_its_double_takes_the_nearer_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert columns_of({"red": {5: 8.0, 50: 2.0}}, monkeypatch, per_frame=2) == [50]
+
+
+@pytest.mark.parametrize("red_at_its_own", [1.0, 7.0])  # 7: a lamp that makes it look like green
+def test_look_alikes_change_places_when_the_second_is_found_and_both_fit_better(
+    monkeypatch: pytest.MonkeyPatch, red_at_its_own: float
+) -> None:
+    colours = {"red": {5: 6.0, 50: red_at_its_own}, "green": {5: 1.0, 50: 8.0}}
+    assert columns_of(colours, monkeypatch, per_frame=2) == [50, 5]
+
+
+def test_look_alikes_in_their_own_places_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    colours = {"red": {5: 1.0, 50: 6.0}, "green": {5: 3.0, 50: 4.0}}
+    assert columns_of(colours, monkeypatch, per_frame=2) == [5, 50]
