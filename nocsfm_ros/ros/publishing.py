@@ -7,14 +7,16 @@ from nocsfm_msgs.msg import TrackArray
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 from tf2_ros import TransformBroadcaster
+from visualization_msgs.msg import MarkerArray
 
 from nocsfm_ros.ros import outputs
+from nocsfm_ros.ros.markers import Markers
 from nocsfm_ros.ros.parameters import RosConfig
 from nocsfm_ros.ros.worker import Result
 
 
 class Publishing:
-    """Publishers of everything that follows from one frame. Pictures are only made for somebody who looks."""
+    """Publishers of what follows from one frame. Pictures and markers are only made for somebody who looks."""
 
     def __init__(self, node: LifecycleNode, broadcaster: TransformBroadcaster) -> None:
         self._node, self._broadcaster = node, broadcaster
@@ -25,6 +27,7 @@ class Publishing:
         self._mask, self._nocs, self._nocs_float, self._overlay = (
             make(Image, f"~/{name}", 2) for name in ("mask", "nocs", "nocs_float", "overlay")
         )
+        self._marker_array, self._markers = make(MarkerArray, "~/markers", 2), Markers()
         self._all = (
             self._pose,
             self._pose_with_covariance,
@@ -33,6 +36,7 @@ class Publishing:
             self._nocs,
             self._nocs_float,
             self._overlay,
+            self._marker_array,
         )
 
     def destroy(self) -> None:
@@ -55,6 +59,8 @@ class Publishing:
                 [outputs.transform_stamped(header, track, config.object_frame_prefix) for track in posed]
             )
         self._publish_pictures(result)
+        if self._marker_array.get_subscription_count():
+            self._marker_array.publish(self._markers.array(header, result.tracks))
         self._tracks.publish(outputs.track_array(header, result.tracks))
 
     def _publish_pictures(self, result: Result) -> None:
