@@ -1,4 +1,4 @@
-"""The core's answers as messages. The header is the colour picture's, unchanged."""
+"""The core's answers as messages. The header is the colour picture's, unchanged, but for a prediction's stamp."""
 
 from __future__ import annotations
 
@@ -34,7 +34,12 @@ _BRIDGE = CvBridge()
 
 def header_of(frame: RgbdFrame) -> Header:
     """The header the colour picture came with."""
-    sec, nanosec = divmod(frame.stamp_ns, 1_000_000_000)
+    return header_at(frame.stamp_ns, frame)
+
+
+def header_at(stamp_ns: int, frame: RgbdFrame) -> Header:
+    """The colour picture's header, at another time."""
+    sec, nanosec = divmod(stamp_ns, 1_000_000_000)
     return Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id=frame.frame_id)
 
 

@@ -13,6 +13,9 @@ from nocsfm_ros.ros import outputs
 from nocsfm_ros.ros.markers import Markers
 from nocsfm_ros.ros.parameters import RosConfig
 from nocsfm_ros.ros.worker import Result
+from nocsfm_ros.tracking.prediction import moved_on
+
+CLOCKS_APART_NS = 5_000_000_000  # no picture waits that long: its stamp is of another clock
 
 
 class Publishing:
@@ -49,19 +52,42 @@ class Publishing:
         if not self._tracks.is_activated:
             return
         header = outputs.header_of(result.frame)
-        posed = [track for track in result.tracks if track.T_cam_user is not None]
-        if posed and posed[0] is result.tracks[0]:
-            pose = outputs.pose_with_covariance(posed[0])
-            self._pose.publish(PoseStamped(header=header, pose=pose.pose))
-            self._pose_with_covariance.publish(PoseWithCovarianceStamped(header=header, pose=pose))
-        if posed and config.publish_tf and header.frame_id:
-            self._broadcaster.sendTransform(
-                [outputs.transform_stamped(header, track, config.object_frame_prefix) for track in posed]
-            )
+        self._publish_poses(result, config)
         self._publish_pictures(result)
         if self._marker_array.get_subscription_count():
             self._marker_array.publish(self._markers.array(header, result.tracks))
         self._tracks.publish(outputs.track_array(header, result.tracks))
+
+    def _publish_poses(self, result: Result, config: RosConfig) -> None:
+        """Poses of the primary object and TF of all: at the picture's time, or moved on to now."""
+        frame, tracks = result.frame, result.tracks
+        if limit_s := config.filter.predict_up_to_s:
+            now_ns = self._now_ns(frame.stamp_ns)
+            tracks = [moved_on(track, now_ns, limit_s) for track in tracks]
+        stamped = [
+            (outputs.header_at(track.stamp_ns, frame), track) for track in tracks if track.T_cam_user is not None
+        ]
+        if stamped and stamped[0][1] is tracks[0]:
+            header, track = stamped[0]
+            pose = outputs.pose_with_covariance(track)
+            self._pose.publish(PoseStamped(header=header, pose=pose.pose))
+            self._pose_with_covariance.publish(PoseWithCovarianceStamped(header=header, pose=pose))
+        if stamped and config.publish_tf and frame.frame_id:
+            prefix = config.object_frame_prefix
+            self._broadcaster.sendTransform([outputs.transform_stamped(*each, prefix) for each in stamped])
+
+    def _now_ns(self, stamp_ns: int) -> int:
+        """The node's clock (the simulation's with use_sim_time); the picture's time if that is of another clock."""
+        now_ns: int = self._node.get_clock().now().nanoseconds
+        apart_ns = abs(now_ns - stamp_ns)
+        if apart_ns <= CLOCKS_APART_NS:
+            return now_ns
+        self._node.get_logger().warning(
+            f"poses are not predicted: the picture's stamp and the node's clock are {apart_ns / 1e9:.1f} s apart; set "
+            "use_sim_time for a recording, or let camera and node share one clock",
+            throttle_duration_sec=5.0,
+        )
+        return stamp_ns
 
     def _publish_pictures(self, result: Result) -> None:
         frame, tracks = result.frame, result.tracks

@@ -297,3 +297,15 @@ def test_object_that_gave_way_forgets_what_it_learned_there(four: tuple[Tracker,
     assert red.state is TrackState.LOST and len(red.model.views) == 1
     scene.seen["red"] = (50, 0.8)
     assert all(states_of(tracker, 2).values())
+
+
+def test_track_has_the_velocity_only_when_followed_for_two_frames_in_a_row(
+    tracker: ObjectTracker, estimator: ScriptedEstimator
+) -> None:
+    estimator.script += [(pose_at(), 0.9), (pose_at(0.01), 0.9), (None, 0.0), (pose_at(0.02), 0.9)]
+    estimator.script += [(pose_at(0.03), 0.9)]
+    twists = [tracker.update(frame_at(n)).twist for n in range(5)]
+    assert [twist is not None for twist in twists] == [False, True, False, False, True]
+    for twist in (twists[1], twists[4]):
+        assert twist is not None
+        np.testing.assert_allclose(twist, [0.2, 0, 0, 0, 0, 0], atol=1e-9)  # 1 cm in 50 ms
