@@ -10,8 +10,8 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from nocsfm_ros.geometry.transforms import make_T
-from nocsfm_ros.ros.outputs import box_T, pose_from_T
-from nocsfm_ros.types import Float64Array, Track
+from nocsfm_ros.ros.outputs import box_T, header_of, pose_from_T
+from nocsfm_ros.types import Float64Array, RgbdFrame, Track
 from nocsfm_ros.visualization import STATE_COLOURS, caption
 
 BOX, CAPTION = 0, 1  # ids; the namespace is the object's name
@@ -26,8 +26,9 @@ class Markers:
     def __init__(self) -> None:
         self._shown: set[str] = set()
 
-    def array(self, header: Header, tracks: Sequence[Track]) -> MarkerArray:
+    def array(self, frame: RgbdFrame, tracks: Sequence[Track]) -> MarkerArray:
         """Box and caption of every object with a pose, in the camera optical frame; both deleted of every other one."""
+        header = header_of(frame)
         posed = {track.object_id: track for track in tracks if track.T_cam_user is not None}
         gone = (self._shown | {track.object_id for track in tracks}) - posed.keys()
         self._shown = set(posed)

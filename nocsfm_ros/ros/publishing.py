@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any
+
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from nocsfm_msgs.msg import TrackArray
 from rclpy.lifecycle import LifecycleNode
@@ -14,12 +18,15 @@ from nocsfm_ros.ros.markers import Markers
 from nocsfm_ros.ros.parameters import RosConfig
 from nocsfm_ros.ros.worker import Result
 from nocsfm_ros.tracking.prediction import moved_on
+from nocsfm_ros.types import RgbdFrame, Track
 
 CLOCKS_APART_NS = 5_000_000_000  # no picture waits that long: its stamp is of another clock
 
+Maker = Callable[[RgbdFrame, Sequence[Track]], Any]
+
 
 class Publishing:
-    """Publishers of what follows from one frame. Pictures and markers are only made for somebody who looks."""
+    """Publishers of what follows from one frame. Pictures, markers and detections are only made on demand."""
 
     def __init__(self, node: LifecycleNode, broadcaster: TransformBroadcaster) -> None:
         self._node, self._broadcaster = node, broadcaster
@@ -27,19 +34,20 @@ class Publishing:
         self._pose = make(PoseStamped, "~/pose", 10)
         self._pose_with_covariance = make(PoseWithCovarianceStamped, "~/pose_with_covariance", 10)
         self._tracks = make(TrackArray, "~/tracks", 10)
-        self._mask, self._nocs, self._nocs_float, self._overlay = (
-            make(Image, f"~/{name}", 2) for name in ("mask", "nocs", "nocs_float", "overlay")
-        )
-        self._marker_array, self._markers = make(MarkerArray, "~/markers", 2), Markers()
+        self._overlay = make(Image, "~/overlay", 2)
+        self._on_demand: list[tuple[Any, Maker]] = [
+            (make(Image, "~/mask", 2), outputs.mask_msg),
+            (make(Image, "~/nocs", 2), outputs.nocs_msg),
+            (make(Image, "~/nocs_float", 2), outputs.nocs_float_msg),
+            (make(MarkerArray, "~/markers", 2), Markers().array),
+            *_detections(node),
+        ]
         self._all = (
             self._pose,
             self._pose_with_covariance,
             self._tracks,
-            self._mask,
-            self._nocs,
-            self._nocs_float,
             self._overlay,
-            self._marker_array,
+            *(publisher for publisher, _ in self._on_demand),
         )
 
     def destroy(self) -> None:
@@ -51,12 +59,9 @@ class Publishing:
         """Everything of one frame; TF and poses only of objects that have one."""
         if not self._tracks.is_activated:
             return
-        header = outputs.header_of(result.frame)
         self._publish_poses(result, config)
-        self._publish_pictures(result)
-        if self._marker_array.get_subscription_count():
-            self._marker_array.publish(self._markers.array(header, result.tracks))
-        self._tracks.publish(outputs.track_array(header, result.tracks))
+        self._publish_on_demand(result)
+        self._tracks.publish(outputs.track_array(outputs.header_of(result.frame), result.tracks))
 
     def _publish_poses(self, result: Result, config: RosConfig) -> None:
         """Poses of the primary object and TF of all: at the picture's time, or moved on to now."""
@@ -89,13 +94,9 @@ class Publishing:
         )
         return stamp_ns
 
-    def _publish_pictures(self, result: Result) -> None:
+    def _publish_on_demand(self, result: Result) -> None:
         frame, tracks = result.frame, result.tracks
-        for publisher, make in (
-            (self._mask, outputs.mask_msg),
-            (self._nocs, outputs.nocs_msg),
-            (self._nocs_float, outputs.nocs_float_msg),
-        ):
+        for publisher, make in self._on_demand:
             if publisher.get_subscription_count():
                 publisher.publish(make(frame, tracks))
         if self._overlay.get_subscription_count():
@@ -103,3 +104,14 @@ class Publishing:
 
             picture = overlay(frame.rgb, tracks, frame.K, latency_ms=1000 * result.latency_s)
             self._overlay.publish(outputs.image_msg(picture, "rgb8", outputs.header_of(frame)))
+
+
+def _detections(node: LifecycleNode) -> list[tuple[Any, Maker]]:
+    """~/detections, where vision_msgs is installed: it is no dependency, as few need it."""
+    if find_spec("vision_msgs") is None:
+        node.get_logger().info("vision_msgs is not installed: no ~/detections")
+        return []
+    from nocsfm_ros.ros import detections
+
+    publisher = node.create_lifecycle_publisher(detections.Detection3DArray, "~/detections", 10)
+    return [(publisher, detections.detection_array)]

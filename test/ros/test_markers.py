@@ -14,6 +14,7 @@ import yaml
 pytest.importorskip("rclpy", reason="needs ROS 2: ./run test prepares it, or source a distribution")
 pytest.importorskip("nocsfm_msgs", reason="needs the built message package nocsfm_msgs")
 
+from builtin_interfaces.msg import Time
 from nocsfm_msgs.srv import RemoveReference, SetReference
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
@@ -22,15 +23,17 @@ from nocsfm_ros.ros.conversions import T_from_pose
 from nocsfm_ros.ros.markers import MIN_SIDE_M, Markers
 from nocsfm_ros.types import RgbdFrame, Track, TrackState
 
-HEADER = Header(frame_id="camera_color_optical_frame")
+FRAME = RgbdFrame(
+    np.zeros((48, 64, 3), np.uint8), np.zeros((48, 64), np.float32), np.eye(3), 5 * 10**9, "camera_color_optical_frame"
+)
+HEADER = Header(stamp=Time(sec=5), frame_id="camera_color_optical_frame")
 TOPIC = "/nocsfm_tracker/markers"
 FakeTrack = Callable[[RgbdFrame, str], Track]
 
 
 @pytest.fixture()
 def track(fake_track: FakeTrack) -> Track:
-    frame = RgbdFrame(np.zeros((48, 64, 3), np.uint8), np.zeros((48, 64), np.float32), np.eye(3))
-    return replace(fake_track(frame, "mug"), centre_m=np.array([0.01, 0.02, 0.03]))
+    return replace(fake_track(FRAME, "mug"), centre_m=np.array([0.01, 0.02, 0.03]))
 
 
 def lost(track: Track) -> Track:
@@ -44,7 +47,7 @@ def actions(array: MarkerArray) -> set[tuple[str, int, int]]:
 
 
 def test_box_lies_around_its_middle_along_the_axes_of_the_users_frame(track: Track) -> None:
-    box, _ = Markers().array(HEADER, [track]).markers
+    box, _ = Markers().array(FRAME, [track]).markers
     T_cam_box = T_from_pose(box.pose)
     # the fake object is turned by 90 degrees about the optical axis: its x is the camera's y, its y the camera's -x
     np.testing.assert_allclose(T_cam_box[:3, 3], [0.1 - 0.02, -0.2 + 0.01, 0.5 + 0.03], atol=1e-9)
@@ -56,7 +59,7 @@ def test_box_lies_around_its_middle_along_the_axes_of_the_users_frame(track: Tra
 
 
 def test_caption_says_name_state_and_confidence_above_the_box_in_the_picture(track: Track) -> None:
-    box, caption = Markers().array(HEADER, [track]).markers
+    box, caption = Markers().array(FRAME, [track]).markers
     assert caption.type == Marker.TEXT_VIEW_FACING and caption.color.a == 1
     assert [part in caption.text for part in ("mug", "TRACKING", "90%")] == [True] * 3
     assert caption.scale.z > 0
@@ -66,7 +69,7 @@ def test_caption_says_name_state_and_confidence_above_the_box_in_the_picture(tra
 
 
 def test_box_of_a_plane_thing_keeps_a_thickness(track: Track) -> None:
-    box, _ = Markers().array(HEADER, [replace(track, size_m=np.array([0.1, 0.2, 0.0]))]).markers
+    box, _ = Markers().array(FRAME, [replace(track, size_m=np.array([0.1, 0.2, 0.0]))]).markers
     assert (box.scale.x, box.scale.z) == pytest.approx((0.1, MIN_SIDE_M))
 
 
@@ -74,16 +77,16 @@ def test_lost_object_is_deleted_and_comes_back(track: Track) -> None:
     markers = Markers()
     added = {("mug", part, Marker.ADD) for part in (0, 1)}
     deleted = {("mug", part, Marker.DELETE) for part in (0, 1)}
-    states = [markers.array(HEADER, [each]) for each in (track, lost(track), lost(track), track)]
+    states = [markers.array(FRAME, [each]) for each in (track, lost(track), lost(track), track)]
     assert [actions(array) for array in states] == [added, deleted, deleted, added]
 
 
 def test_forgotten_object_is_deleted_once_and_the_other_one_stays(track: Track) -> None:
     markers, cup = Markers(), replace(track, object_id="cup")
-    markers.array(HEADER, [track, cup])
+    markers.array(FRAME, [track, cup])
     cups = {("cup", part, Marker.ADD) for part in (0, 1)}
-    assert actions(markers.array(HEADER, [cup])) == cups | {("mug", part, Marker.DELETE) for part in (0, 1)}
-    assert actions(markers.array(HEADER, [cup])) == cups
+    assert actions(markers.array(FRAME, [cup])) == cups | {("mug", part, Marker.DELETE) for part in (0, 1)}
+    assert actions(markers.array(FRAME, [cup])) == cups
 
 
 def _publish(robot: Any, stamp_ns: int) -> None:
