@@ -138,7 +138,7 @@ class TrackingConfig:
 
 @dataclass(frozen=True)
 class FilterConfig:
-    """Smoothing of the published pose; the tracker itself works with the raw one."""
+    """Smoothing and prediction of the published pose; the tracker itself works with the raw one."""
 
     cutoff_hz: float = _tunable(
         0.0, "of the 1-euro filter at rest, where it lags by 1 / (2 pi cutoff_hz) seconds; 0 is off", unit="Hz",
@@ -147,6 +147,11 @@ class FilterConfig:
     speed_gain: float = _tunable(
         1.0, "Hz by which the cutoff rises for each scale_m/s or rad/s: more follows quick motion better", low=0.0,
         high=100.0,
+    )
+    predict_up_to_s: float = _tunable(
+        0.0, "TF, ~/pose and ~/pose_with_covariance are moved on at constant velocity from the picture's time to the "
+        "node's clock, by this at most, and their stamp with them; 0 is off: the stamp is the picture's. 0.2 is a good "
+        "start", unit="s", low=0.0, high=0.5,
     )
 
 

@@ -172,6 +172,8 @@ class Track:
         T_cam_user: (4, 4) pose of the user's object frame (the object frame itself if none was given), or None.
         size_m: (3,) metres, box of what has been seen of the object, along the axes of the user's frame.
         centre_m: (3,) metres, middle of that box in the user's frame.
+        twist: (6,) velocity of that box: of its middle in m/s, then of its turn in rad/s, along the camera's axes; None
+            until it has been followed for two frames in a row.
         box_xywh: box of the mask in pixels, or None.
         num_keyframes: reference included.
     """
@@ -185,3 +187,4 @@ class Track:
     box_xywh: BoxXywh | None
     num_keyframes: int
     centre_m: Float64Array = field(default_factory=lambda: np.zeros(3))
+    twist: Float64Array | None = None

@@ -52,13 +52,18 @@ def overlay(
             corner_uv = int(track.box_xywh[0]), int(track.box_xywh[1])
             draw_text(picture, track.object_id, corner_uv, STATE_COLOURS[track.state], scale * 0.5)
     for row, track in enumerate(tracks):
-        text = f"{track.object_id}  {track.state.name}  {100 * track.estimate.confidence:.0f}%"
+        text = caption(track)
         if track.estimate.pose is None and track.estimate.reason:
             text += f"  {track.estimate.reason}"
         draw_text(picture, text, (6, int((row + 1) * 26 * scale)), STATE_COLOURS[track.state], scale * 0.6)
     if latency_ms is not None:
         draw_text(picture, f"{latency_ms:.0f} ms", (6, picture.shape[0] - 8), TEXT, scale * 0.6)
     return picture
+
+
+def caption(track: Track) -> str:
+    """An object's name, state and confidence in one line."""
+    return f"{track.object_id}  {track.state.name}  {100 * track.estimate.confidence:.0f}%"
 
 
 def draw_tracks(picture: Uint8Array, tracks: Sequence[Track], K: Float64Array) -> None:

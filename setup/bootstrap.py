@@ -19,6 +19,8 @@ from pathlib import Path
 
 from environment import (
     FROM_DISTRIBUTION,
+    MESSAGE_STANDINS,
+    STANDINS,
     choose_requirements,
     environment_script,
     missing_standins,
@@ -87,9 +89,10 @@ class Setup:
             patch_cmake_exports(VENV / "share", *python_paths(PYTHON))
             self.environ.update(AMENT_PREFIX_PATH=str(VENV), CMAKE_PREFIX_PATH=str(VENV))
         self.environ.update(VIRTUAL_ENV=str(VENV), PATH=f"{VENV / 'bin'}:{os.environ['PATH']}")
-        packages = [ROOT / "msg"] + ([] if venv_can_import("tf2_msgs") else [ROOT / "standins" / "tf2_msgs"])
+        missing = missing_standins(venv_can_import, MESSAGE_STANDINS)
+        packages = [ROOT / "msg", *(ROOT / "standins" / name for name in missing)]
         build_interfaces(packages, STATE / "interfaces", PYTHON, self.run)
-        link_standins(STATE / "standins", ROOT / "standins" / "python", missing_standins(venv_can_import))
+        link_standins(STATE / "standins", ROOT / "standins" / "python", missing_standins(venv_can_import, STANDINS))
         write(STATE / "env.sh", environment_script(ROOT, Path(site_packages), libraries, self.wheels))
 
     def check(self) -> None:

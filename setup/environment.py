@@ -21,6 +21,7 @@ FROM_DISTRIBUTION = {
     "opencv-python-headless": "cv2",
 }
 STANDINS = ("cv_bridge", "message_filters", "tf2_ros")
+MESSAGE_STANDINS = ("tf2_msgs", "vision_msgs")
 
 
 def uses_distribution(environ: Mapping[str, str], can_import: Callable[[str], bool]) -> bool:
@@ -73,9 +74,9 @@ def choose_requirements(text: str, distribution_versions: Mapping[str, str] | No
     return {**kept, "constraints": [*chain(*kept.values()), *sections["locked"], *fixed]}
 
 
-def missing_standins(can_import: Callable[[str], bool]) -> list[str]:
-    """The stand-ins' names, those whose real package is there left out."""
-    return [name for name in STANDINS if not can_import(name)]
+def missing_standins(can_import: Callable[[str], bool], names: Sequence[str]) -> list[str]:
+    """The stand-ins of these names, those whose real package is there left out."""
+    return [name for name in names if not can_import(name)]
 
 
 def environment_script(root: Path, site_packages: Path, libraries: Sequence[Path], wheels: bool) -> str:

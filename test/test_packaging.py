@@ -172,4 +172,4 @@ def test_colcon_build_in_a_workspace_installs_the_commands(tmp_path: Path) -> No
     share = root / "install/nocsfm_ros/share/nocsfm_ros"
     assert (share / "launch/tracker.launch.py").is_file()
     assert (share / "config/tracker.yaml").is_file()
-    assert not (root / "install/tf2_msgs").exists()
+    assert not (root / "install/tf2_msgs").exists() and not (root / "install/vision_msgs").exists()

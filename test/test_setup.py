@@ -77,7 +77,14 @@ def test_source_of_an_imitated_distribution_is_found_by_import(
     monkeypatch.setenv("ROS_DISTRO", "imitated")
     monkeypatch.delenv("_ROS_WHEELS_BOOTSTRAP_COMPLETE", raising=False)
     assert environment.uses_distribution(os.environ, bootstrap.can_import)
-    assert "tf2_ros" not in environment.missing_standins(bootstrap.can_import)
+    assert "tf2_ros" not in environment.missing_standins(bootstrap.can_import, environment.STANDINS)
+
+
+def test_every_standin_is_offered_where_its_package_is_missing() -> None:
+    folders = {path.parent.name for path in (ROOT / "standins").glob("*/CMakeLists.txt")}
+    modules = {path.parent.name for path in (ROOT / "standins" / "python").glob("*/__init__.py")}
+    nothing = environment.missing_standins(lambda name: False, environment.MESSAGE_STANDINS)
+    assert set(nothing) == folders and set(environment.STANDINS) == modules
 
 
 def test_environment_with_a_distribution_keeps_its_prefixes_behind_the_messages(tmp_path: Path) -> None:

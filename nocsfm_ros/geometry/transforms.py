@@ -30,6 +30,22 @@ def transform(T: Float64Array, points: Float64Array) -> Float64Array:
     return result
 
 
+def motion_between(T_from: Float64Array, T_to: Float64Array) -> Float64Array:
+    """How a frame moved from one (4, 4) pose to another, both in the same outer frame.
+
+    Returns:
+        (6,) shift of its origin in metres, then rotation vector in radians, both along the outer frame's axes.
+    """
+    turn = Rotation.from_matrix(T_to[:3, :3] @ T_from[:3, :3].T).as_rotvec()
+    return np.concatenate([T_to[:3, 3] - T_from[:3, 3], turn])
+
+
+def moved(T: Float64Array, motion: Float64Array) -> Float64Array:
+    """(4, 4) pose after a (6,) motion: ``moved(T_from, motion_between(T_from, T_to))`` is T_to."""
+    turn = Rotation.from_rotvec(motion[3:]).as_matrix()
+    return make_T(nearest_rotation(turn @ T[:3, :3]), T[:3, 3] + motion[:3])
+
+
 def rotation_angle_deg(R_a: Float64Array, R_b: Float64Array) -> float:
     """Angle between two (3, 3) rotations, degrees, exact near 0 and 180 as well."""
     return float(np.degrees(Rotation.from_matrix(R_a.T @ R_b).magnitude()))

@@ -1,4 +1,4 @@
-"""The core's answers as messages. The header is the colour picture's, unchanged."""
+"""The core's answers as messages. The header is the colour picture's, unchanged, but for a prediction's stamp."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from std_msgs.msg import Header
 
 from nocsfm_ros.errors import ShapeError
 from nocsfm_ros.geometry.nocs import nocs_rgb_from_nocs
-from nocsfm_ros.geometry.transforms import quat_xyzw_from_rotation
+from nocsfm_ros.geometry.transforms import make_T, quat_xyzw_from_rotation
 from nocsfm_ros.types import BoolArray, BoxXywh, Float32Array, Float64Array, RgbdFrame, Track, TrackState
 
 _BRIDGE = CvBridge()
@@ -34,7 +34,12 @@ _BRIDGE = CvBridge()
 
 def header_of(frame: RgbdFrame) -> Header:
     """The header the colour picture came with."""
-    sec, nanosec = divmod(frame.stamp_ns, 1_000_000_000)
+    return header_at(frame.stamp_ns, frame)
+
+
+def header_at(stamp_ns: int, frame: RgbdFrame) -> Header:
+    """The colour picture's header, at another time."""
+    sec, nanosec = divmod(stamp_ns, 1_000_000_000)
     return Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id=frame.frame_id)
 
 
@@ -69,6 +74,11 @@ def transform_stamped(header: Header, track: Track, prefix: str) -> TransformSta
         child_frame_id=prefix + track.object_id,
         transform=Transform(translation=shift, rotation=pose.orientation),
     )
+
+
+def box_T(track: Track) -> Float64Array:
+    """(4, 4) pose in the camera of the box of size_m: axes of the user's frame, origin in the box's middle."""
+    return _T(track) @ make_T(np.eye(3), track.centre_m)
 
 
 def track_array(header: Header, tracks: Sequence[Track]) -> TrackArray:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import cv2
 import numpy as np
 
 from nocsfm_ros.config import Config
 from nocsfm_ros.estimator import Estimator
 from nocsfm_ros.geometry.camera import project
 from nocsfm_ros.geometry.crops import box_from_mask
-from nocsfm_ros.geometry.transforms import nearest_rotation, rotation_angle_deg, transform
+from nocsfm_ros.geometry.transforms import motion_between, moved, rotation_angle_deg, transform
 from nocsfm_ros.matching.localiser import find_candidates
 from nocsfm_ros.object_model import ObjectModel
 from nocsfm_ros.tracking.pose_filter import PoseFilter
+from nocsfm_ros.tracking.prediction import MAX_STEP_S, Velocity
 from nocsfm_ros.types import (
     BoxXywh,
     Float32Array,
@@ -26,7 +26,6 @@ from nocsfm_ros.types import (
     TrackState,
 )
 
-MAX_STEP_S = 0.5  # velocity says nothing after a longer gap
 SAME_PLACE = 0.5  # share of a mask that lies in another object's mask, from which both cannot be right
 SURER = 0.1  # confidence above the other's that takes its place from it
 # CIELAB chroma that the confidence forgives for the lamp's sake, and what it is worth among look-alikes
@@ -44,7 +43,7 @@ class ObjectTracker:
 
     def __init__(self, model: ObjectModel, estimator: Estimator, config: Config) -> None:
         self.model, self.estimator, self.config = model, estimator, config
-        self.filter = PoseFilter()
+        self.filter, self.velocity = PoseFilter(), Velocity()
         self.reset()
 
     def reset(self) -> None:
@@ -58,6 +57,7 @@ class ObjectTracker:
         self.confidence = 0.0
         self.taken: Mapping[str, PoseEstimate] = {}
         self.filter.reset()
+        self.velocity.reset()
         self.model.forget_keyframes()
 
     def update(self, frame: RgbdFrame, taken: Mapping[str, PoseEstimate] | None = None) -> Track:
@@ -171,6 +171,7 @@ class ObjectTracker:
             self.before_last, self.before_last_ns = self.last, self.last_ns
         else:
             self.before_last = None
+            self.velocity.reset()
         self.last, self.last_ns, self.confidence = pose, frame.stamp_ns, estimate.confidence
         self.state, self.failures, self.next_candidate = TrackState.TRACKING, 0, 0
         self._remember(frame, estimate, pose)
@@ -208,11 +209,8 @@ class ObjectTracker:
         if not (0 < step_s < MAX_STEP_S and 0 < ahead_s < MAX_STEP_S):
             return last
         share = min(ahead_s / step_s, 2.0)
-        turn = _scaled_rotation(last.R_cam_obj @ before.R_cam_obj.T, share)
-        return SimilarityPose(
-            nearest_rotation(turn @ last.R_cam_obj),
-            last.t_cam_obj + share * (last.t_cam_obj - before.t_cam_obj), last.scale_m,
-        )
+        T_cam_obj = moved(last.T_cam_obj, share * motion_between(before.T_cam_obj, last.T_cam_obj))
+        return SimilarityPose(T_cam_obj[:3, :3], T_cam_obj[:3, 3], last.scale_m)
 
     def _projected_box(self, pose: SimilarityPose, frame: RgbdFrame) -> BoxXywh | None:
         """Box of the object memory at a pose, or None outside the picture."""
@@ -231,15 +229,16 @@ class ObjectTracker:
 
     def _track(self, frame: RgbdFrame, estimate: PoseEstimate) -> Track:
         pose, T_obj_user = estimate.pose, self.model.T_obj_user
-        T_cam_user = None
+        T_cam_user = twist = None
         if pose is not None:
             T_cam_obj = self.filter.smooth(pose.T_cam_obj, frame.stamp_ns, pose.scale_m, self.config.filter)
             T_cam_user = T_cam_obj if T_obj_user is None else T_cam_obj @ T_obj_user
+            twist = self.velocity.update(T_cam_user, self.model.centre_m, frame.stamp_ns)
         return Track(
             object_id=self.model.object_id, state=self.state, stamp_ns=frame.stamp_ns, estimate=estimate,
             T_cam_user=T_cam_user, size_m=self.model.size_m,
             box_xywh=None if pose is None else box_from_mask(estimate.mask), num_keyframes=len(self.model.views),
-            centre_m=self.model.centre_m,
+            centre_m=self.model.centre_m, twist=twist,
         )
 
 
@@ -264,9 +263,3 @@ def _touches_border(box_xywh: BoxXywh, frame: RgbdFrame) -> bool:
     x, y, w, h = box_xywh
     width, height = frame.size_wh
     return x <= 1 or y <= 1 or x + w >= width - 1 or y + h >= height - 1
-
-
-def _scaled_rotation(R: np.ndarray, share: float) -> np.ndarray:  # type: ignore[type-arg]
-    """The rotation about the same axis by `share` times the angle."""
-    vector, _ = cv2.Rodrigues(R)
-    return cv2.Rodrigues(vector * share)[0]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from nocsfm_ros.config import FilterConfig
-from nocsfm_ros.geometry.transforms import make_T, nearest_rotation
+from nocsfm_ros.geometry.transforms import motion_between, moved
 from nocsfm_ros.types import Float64Array
 
 SPEED_CUTOFF_HZ = 1.0
@@ -29,7 +28,7 @@ class PoseFilter:
         self._raw: Float64Array | None = None
         self._smooth = np.eye(4)
         self._stamp_ns = 0
-        self._velocity, self._spin = np.zeros(3), np.zeros(3)
+        self._speed = np.zeros(6)
 
     def smooth(self, T_cam_obj: Float64Array, stamp_ns: int, scale_m: float, config: FilterConfig) -> Float64Array:
         """(4, 4) smoothed pose; the given one where the filter is off, at the start, and after a gap in time.
@@ -43,25 +42,17 @@ class PoseFilter:
         raw, step_s = self._raw, (stamp_ns - self._stamp_ns) * 1e-9
         self._raw, self._stamp_ns = T_cam_obj, stamp_ns
         if raw is None or config.cutoff_hz == 0 or not 0 < step_s < MAX_GAP_S:
-            self._velocity, self._spin, self._smooth = np.zeros(3), np.zeros(3), T_cam_obj
+            self._speed, self._smooth = np.zeros(6), T_cam_obj
             return T_cam_obj
-        share = _share(SPEED_CUTOFF_HZ, step_s)
-        shift_m, turn = _motion(raw, T_cam_obj)
-        self._velocity = self._velocity + share * (shift_m / scale_m / step_s - self._velocity)
-        self._spin = self._spin + share * (turn / step_s - self._spin)
-        shift_share, turn_share = (
-            _share(config.cutoff_hz + config.speed_gain * float(np.linalg.norm(speed)), step_s)
-            for speed in (self._velocity, self._spin)
-        )
-        shift_m, turn = _motion(self._smooth, T_cam_obj)
-        R = nearest_rotation(cv2.Rodrigues(turn_share * turn)[0] @ self._smooth[:3, :3])
-        self._smooth = make_T(R, self._smooth[:3, 3] + shift_share * shift_m)
+        speed = motion_between(raw, T_cam_obj) / step_s
+        speed[:3] /= scale_m
+        self._speed = self._speed + _share(SPEED_CUTOFF_HZ, step_s) * (speed - self._speed)
+        shares = [
+            _share(config.cutoff_hz + config.speed_gain * float(np.linalg.norm(part)), step_s)
+            for part in (self._speed[:3], self._speed[3:])
+        ]
+        self._smooth = moved(self._smooth, np.repeat(shares, 3) * motion_between(self._smooth, T_cam_obj))
         return self._smooth
-
-
-def _motion(T_from: Float64Array, T_to: Float64Array) -> tuple[Float64Array, Float64Array]:
-    """Shift (3,) metres and rotation vector (3,) radians along the camera's axes that lead from one pose to another."""
-    return T_to[:3, 3] - T_from[:3, 3], cv2.Rodrigues(T_to[:3, :3] @ T_from[:3, :3].T)[0][:, 0]
 
 
 def _share(cutoff_hz: float, step_s: float) -> float:

@@ -10,6 +10,8 @@ from nocsfm_ros.errors import ShapeError
 from nocsfm_ros.geometry.transforms import (
     invert,
     make_T,
+    motion_between,
+    moved,
     nearest_rotation,
     quat_xyzw_from_rotation,
     rotation_angle_deg,
@@ -40,6 +42,18 @@ def test_transform_of_wrong_shape_raises() -> None:
 def test_rotation_angle_known_turn_is_found(angle_deg: float) -> None:
     turn = Rotation.from_rotvec(np.radians(angle_deg) * np.array([0.6, 0, 0.8])).as_matrix()
     assert rotation_angle_deg(R, R @ turn) == pytest.approx(angle_deg, abs=1e-6)
+
+
+def test_motion_between_two_poses_is_shift_and_turn_along_the_outer_axes() -> None:
+    turned = make_T(Rotation.from_rotvec([0, 0, 0.3]).as_matrix() @ R, T[:3, 3] + [0.1, 0, -0.2])
+    np.testing.assert_allclose(motion_between(T, turned), [0.1, 0, -0.2, 0, 0, 0.3], atol=1e-12)
+
+
+@pytest.mark.parametrize("angle_deg", [0.0, 1e-6, 80.0, 179.9999])
+def test_moved_by_the_motion_between_arrives(angle_deg: float) -> None:
+    turn = Rotation.from_rotvec(np.radians(angle_deg) * np.array([0.6, 0, 0.8])).as_matrix()
+    T_to = make_T(turn @ R, np.array([0.3, 0.2, 0.1]))
+    np.testing.assert_allclose(moved(T, motion_between(T, T_to)), T_to, atol=1e-9)
 
 
 def test_quaternion_quarter_turn_about_z_is_in_ros_order() -> None:

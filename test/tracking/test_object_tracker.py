@@ -366,3 +366,15 @@ def test_look_alikes_change_places_when_the_second_is_found_and_both_fit_better(
 def test_look_alikes_in_their_own_places_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     colours = {"red": {5: 1.0, 50: 6.0}, "green": {5: 3.0, 50: 4.0}}
     assert columns_of(colours, monkeypatch, per_frame=2) == [5, 50]
+
+
+def test_track_has_the_velocity_only_when_followed_for_two_frames_in_a_row(
+    tracker: ObjectTracker, estimator: ScriptedEstimator
+) -> None:
+    estimator.script += [(pose_at(), 0.9), (pose_at(0.01), 0.9), (None, 0.0), (pose_at(0.02), 0.9)]
+    estimator.script += [(pose_at(0.03), 0.9)]
+    twists = [tracker.update(frame_at(n)).twist for n in range(5)]
+    assert [twist is not None for twist in twists] == [False, True, False, False, True]
+    for twist in (twists[1], twists[4]):
+        assert twist is not None
+        np.testing.assert_allclose(twist, [0.2, 0, 0, 0, 0, 0], atol=1e-9)  # 1 cm in 50 ms
