@@ -36,6 +36,7 @@ from nocsfm_ros.types import (
 from nocsfm_ros.verification import (
     chroma,
     colour_difference,
+    combine_looks,
     combine_scores,
     depth_agreement,
     look_similarity,
@@ -110,9 +111,13 @@ class Estimator:
         """
         look = self._look(frame, box_xywh, model.nearest_view(priors[0].R_cam_obj if priors else None))
         estimate = self._from_mask(look, model, priors)
-        if priors and model.cloud is not None and estimate.confidence < self.config.tracking.min_confidence:
-            return max(estimate, self._from_surface(look, model, priors[0]), key=lambda answer: answer.confidence)
-        return estimate
+        if model.cloud is None or estimate.confidence >= self.config.tracking.min_confidence:
+            return estimate
+        everywhere = np.ones(look.crop.depth_m.shape, bool)
+        start = priors[0] if priors else self._match_pose(look, everywhere, model)
+        if start is None:
+            return estimate
+        return max(estimate, self._from_surface(look, model, start), key=lambda answer: answer.confidence)
 
     def second_look(self, frame: RgbdFrame, estimate: PoseEstimate, model: ObjectModel) -> PoseEstimate:
         """A searched box is rough: estimate again with the box of the mask it led to, and keep the better answer."""
@@ -171,7 +176,7 @@ class Estimator:
         return self._answer(look, mask_crop, reason, best, confidence, similarity, colour)
 
     def _from_surface(self, look: _Look, model: ObjectModel, prior: SimilarityPose) -> PoseEstimate:
-        """When the mask misleads (an occluder, a hand): the depth pixels near the surface where it should be now."""
+        """When the mask misleads (an occluder, a hand): the depth pixels near the surface where it should be."""
         near = near_surface(coordinates(look.crop, invert(prior.T_cam_obj)), prior, model)
         points_cam, _ = object_points(look.crop.depth_m, near, look.crop.K_crop, self.config.registration)
         if model.cloud is None or len(points_cam) < MIN_POINTS:
@@ -198,7 +203,12 @@ class Estimator:
                 similarity = look_similarity(view, look.features, _resized(mask_crop, look.feature_crop))
             agreement = depth_agreement(best.pose, model, look.frame)
             colour = colour_difference(best.pose, view, look.crop)
-            confidence, reason = combine_scores(best.inlier_ratio, agreement, similarity, mask_probability, colour)
+            compared = look.colours.compare(view, best.pose)
+            misfit, seen = (None, 0.0) if compared is None else (compared.misfit, compared.seen)
+            if model.cloud is None:
+                confidence, reason = combine_looks(similarity, mask_probability)
+            else:
+                confidence, reason = combine_scores(best.inlier_ratio, agreement, similarity, misfit, seen, colour)
             if view is not model.views[0]:  # a keyframe has the colours of whatever was followed
                 colour = colour_difference(best.pose, model.views[0], look.crop)
             return confidence, reason, similarity, colour

@@ -10,7 +10,14 @@ from nocsfm_ros.flow.model import EncodedView
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.object_model import View
 from nocsfm_ros.types import BoolArray, ObjectCrop, SimilarityPose
-from nocsfm_ros.verification import chroma, colour_difference, combine_scores, look_similarity, pose_similarity
+from nocsfm_ros.verification import (
+    chroma,
+    colour_difference,
+    combine_looks,
+    combine_scores,
+    look_similarity,
+    pose_similarity,
+)
 
 SIDE, STRIDE, CHANNELS = 224, 16.0, 32
 K_CROP = np.array([[400.0, 0, 111.5], [0, 400.0, 111.5], [0, 0, 1]])
@@ -99,8 +106,40 @@ def test_chroma_is_zero_for_grey_and_has_the_sign_of_the_colour() -> None:
     assert chroma(painted((200, 30, 30)).rgb)[0, 0, 0] > 40 and chroma(painted((30, 30, 200)).rgb)[0, 0, 1] < -40
 
 
-def test_confidence_falls_with_colour_and_says_so() -> None:
-    scores = (0.9, 0.95, 0.6, 0.95)
-    same, unknown, other = (combine_scores(*scores, colour) for colour in (5.0, None, 27.0))
-    assert same[0] == unknown[0] == 1.0 and other[0] < 0.3
-    assert other[1] == "colours 27 apart from the reference's"
+GOOD = (0.95, 1.0, 0.6, 0.2, 0.9, 3.0)  # inliers, agreement, similarity, misfit, seen, colour
+
+
+def test_good_scores_are_confident_and_unknown_colours_cost_little() -> None:
+    assert combine_scores(*GOOD)[0] > 0.95
+    assert combine_scores(*GOOD[:3], None, 0.9, None)[0] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("place", "bad", "words"),
+    [
+        (0, 0.3, "30% of the points fit the object"), (1, 0.5, "50% of the object agrees with the depth"),
+        (2, 0.1, "similarity 0.10 to the reference"), (3, 1.2, "colours 1.20 apart in their places"),
+        (4, 0.2, "20% of the reference's points are seen"),
+    ],
+)
+def test_each_bad_score_lowers_the_confidence_and_is_named(place: int, bad: float, words: str) -> None:
+    scores = [*GOOD]
+    scores[place] = bad
+    confidence, reason = combine_scores(*scores)
+    assert confidence < combine_scores(*GOOD)[0] - 0.05 and reason == words
+
+
+def test_middling_scores_in_all_are_no_object() -> None:
+    assert combine_scores(0.6, 0.75, 0.2, 0.6, 0.4, 10.0)[0] < 0.15
+
+
+def test_other_colours_or_contradicted_depth_refute_a_pose_alone() -> None:
+    other = combine_scores(*GOOD[:5], 28.0)
+    assert other == (0.0, "colours 28 apart from the reference's")
+    assert combine_scores(0.95, 0.2, *GOOD[2:]) == (0.0, "20% of the object agrees with the depth")
+
+
+def test_looks_without_depth_need_mask_and_similarity() -> None:
+    assert combine_looks(0.55, 0.95)[0] == 1.0
+    assert combine_looks(0.3, 0.95) == (0.0, "similarity 0.30 to the reference")
+    assert combine_looks(0.55, 0.5) == (0.0, "mask probability 0.50")
