@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nocsfm_ros.config import RegistrationConfig
-from nocsfm_ros.geometry.crops import R_ray_cam, coordinates
+from nocsfm_ros.geometry.crops import R_ray_cam
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.matcher import match_points
 from nocsfm_ros.object_model import ObjectModel, View
@@ -51,8 +51,9 @@ def match_pose(
     pairs_ref, pairs_live, similarity = match_points(view.features, view.feature_mask, features, mask)
     reference_uv, live_uv = np.rint(pairs_ref).astype(int), np.rint(pairs_live).astype(int)
     points_obj = view.feature_points_obj[reference_uv[:, 1], reference_uv[:, 0]].astype(np.float64)
-    points_cam = coordinates(crop, np.eye(4))[live_uv[:, 1], live_uv[:, 0]].astype(np.float64)
-    known = np.isfinite(points_obj).all(axis=1) & np.isfinite(points_cam).all(axis=1)
+    depth_m = crop.depth_m[live_uv[:, 1], live_uv[:, 0]].astype(np.float64)
+    points_cam = np.column_stack([live_uv, np.ones(len(live_uv))]) @ np.linalg.inv(crop.K_crop).T * depth_m[:, None]
+    known = np.isfinite(points_obj).all(axis=1) & (depth_m > 0)
     if known.sum() < MIN_MATCHES:
         return None
     return ransac_umeyama(

@@ -48,7 +48,9 @@ def moved(T: Float64Array, motion: Float64Array) -> Float64Array:
 
 def rotation_angle_deg(R_a: Float64Array, R_b: Float64Array) -> float:
     """Angle between two (3, 3) rotations, degrees, exact near 0 and 180 as well."""
-    return float(np.degrees(Rotation.from_matrix(R_a.T @ R_b).magnitude()))
+    R = R_a.T @ R_b
+    sine, cosine = np.linalg.norm(R - R.T) / np.sqrt(8), (np.trace(R) - 1) / 2
+    return float(np.degrees(np.arctan2(sine, cosine)))
 
 
 def nearest_rotation(M: Float64Array) -> Float64Array:

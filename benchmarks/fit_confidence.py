@@ -1,0 +1,169 @@
+"""Fit the confidence: what share of poses with such scores is right?
+
+    python benchmarks/fit_confidence.py --data data/train --pairs 520
+
+Poses of rendered training objects: what a search finds of the right object and of another one, and some of both turned
+at random and refined again. Each comes with the scores that verification.py combines. Prints the constants for
+verification.py, and what two gates let through in five-fold cross-validation, vetoes included.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from nocsfm_ros import estimator as estimator_module
+from nocsfm_ros.config import Config
+from nocsfm_ros.data.views import ViewDataset
+from nocsfm_ros.estimator import Estimator, largest_component
+from nocsfm_ros.evaluation.pairs import Case, draw_pairs, whole_box
+from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg
+from nocsfm_ros.registration import object_points, refine
+from nocsfm_ros.tracking.tracker import build_tracker
+from nocsfm_ros.training.pairs import nearest_symmetry
+from nocsfm_ros.types import Float64Array, SimilarityPose
+from nocsfm_ros.verification import AGREEMENT_VETO, COLOUR_VETO, SCORES, UNKNOWN, combine_scores
+
+NAMES = ("fit", "agreement", "similarity", "misfit", "seen", "colour")
+RIGHT_DEG, RIGHT_SHARE = 10.0, 0.1  # of scale_m
+TURNED_SHARE, TURNED_DEG = 0.6, (15.0, 50.0)
+RIDGE, FOLDS = 2e-4, 5
+
+
+class RecordingEstimator(Estimator):
+    """Keeps the scores of the pose it has checked last."""
+
+    last: tuple[float | None, ...] = ()
+
+    def _verify(self, *args: Any) -> Any:
+        def record(*scores: Any) -> tuple[float, str]:
+            self.last = scores
+            return combine_scores(*scores)
+
+        estimator_module.combine_scores = record  # type: ignore[assignment]
+        return super()._verify(*args)
+
+
+def poses_of(case: Case, estimator: RecordingEstimator, rng: np.random.Generator) -> Iterator[SimilarityPose]:
+    """Poses that were just checked: the first look's, then one turned at random."""
+    look = estimator._look(case.frame, whole_box(case.frame.size_wh[0], case.margin), case.view)
+    found = estimator._from_mask(look, case.model, ())
+    if found.pose is None or case.model.cloud is None:
+        return
+    yield found.pose
+    if rng.random() > TURNED_SHARE:
+        return
+    axis = rng.normal(size=3)
+    turn = cv2.Rodrigues(axis / np.linalg.norm(axis) * np.radians(rng.uniform(*TURNED_DEG)))[0]
+    mask = largest_component(look.nocs_map.mask_prob > 0.5)
+    config = estimator.config.registration
+    points_cam, _ = object_points(look.crop.depth_m, mask, look.crop.K_crop, config)
+    start = SimilarityPose(turn @ found.pose.R_cam_obj, found.pose.t_cam_obj, found.pose.scale_m)
+    turned = refine(start, points_cam, case.model.cloud, config)
+    estimator._verify(look, case.model, turned, mask, 1.0)
+    yield turned.pose
+
+
+def is_right(case: Case, pose: SimilarityPose) -> bool:
+    """Within RIGHT_DEG and RIGHT_SHARE of the truth, symmetry taken out."""
+    T_est = pose.T_cam_obj @ invert(case.view.T_cam_obj) @ case.reference["T_cam_obj"]
+    T_true = case.live["T_cam_obj"]
+    S = nearest_symmetry(T_est[:3, :3], T_true[:3, :3], int(case.live["fold"]))[:3, :3]
+    shift_m = float(np.linalg.norm(T_est[:3, 3] - T_true[:3, 3]))
+    return rotation_angle_deg(T_est[:3, :3] @ S, T_true[:3, :3]) < RIGHT_DEG and shift_m < RIGHT_SHARE * pose.scale_m
+
+
+def collect(folder: Path, count: int) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Scores (N, 6) with NaN for unknown, right or not (N,), of another object or not (N,)."""
+    tracker = build_tracker(Config())
+    estimator = RecordingEstimator(tracker.estimator.flow, tracker.estimator.backbone, tracker.config)
+    views, rng = ViewDataset(folder), np.random.default_rng(0)
+    pairs, meshes = draw_pairs(views, count, limit_deg=75), views.column("mesh")
+    rows: list[tuple[tuple[float | None, ...], bool, bool]] = []
+    for number, (live, own) in enumerate(pairs, 1):
+        other = pairs[int(rng.integers(len(pairs)))][1]
+        for reference, is_other in ((own, False), (other, True)):
+            if is_other and meshes[other] == meshes[live]:
+                continue
+            case = Case(views[live], views[reference], estimator)
+            rows += [
+                (estimator.last, not is_other and is_right(case, pose), is_other)
+                for pose in poses_of(case, estimator, rng)
+            ]
+        if number % 20 == 0:
+            print(f"{number}/{count} pairs", flush=True)
+    scores, right, others = zip(*rows, strict=True)
+    return np.array(scores, np.float64), np.array(right, np.float64), np.array(others, np.float64)
+
+
+def reached(scores: Float64Array) -> Float64Array:
+    """(N, 1 + 5) regressors: one, and each score between its ends."""
+    columns = [np.ones(len(scores))]
+    for name, (_, worst, best) in SCORES.items():
+        share = np.clip((scores[:, NAMES.index(name)] - worst) / (best - worst), 0, 1)
+        columns.append(np.where(np.isnan(share), UNKNOWN, share))
+    return np.stack(columns, axis=1)
+
+
+def fit(A: Float64Array, right: Float64Array) -> Float64Array:
+    """Weights of a ridge logistic regression, by Newton's method."""
+    ridge = RIDGE * len(A) * np.diag([0.0, *np.ones(A.shape[1] - 1)])
+    weights = np.zeros(A.shape[1])
+    for _ in range(50):
+        p = _sigmoid(A @ weights)
+        hessian = (A * (p * (1 - p))[:, None]).T @ A + ridge + 1e-9 * np.eye(len(weights))
+        weights -= np.linalg.solve(hessian, A.T @ (p - right) + ridge @ weights)
+    return weights
+
+
+def _sigmoid(x: Float64Array) -> Float64Array:
+    return np.asarray(1 / (1 + np.exp(-x)), np.float64)
+
+
+def vetoes(scores: Float64Array) -> Float64Array:
+    """(N,) the factor of the two vetoes."""
+    factor = np.ones(len(scores))
+    for name, (worst, best) in (("agreement", AGREEMENT_VETO), ("colour", COLOUR_VETO)):
+        share = np.clip((scores[:, NAMES.index(name)] - worst) / (best - worst), 0, 1)
+        factor *= np.where(np.isnan(share), 1.0, share)
+    return factor
+
+
+def main() -> None:
+    """Collect, fit, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("data/train"), help="views of nocsfm render")
+    parser.add_argument("--pairs", type=int, default=520)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    scores, right, other = collect(options.data, options.pairs)
+    A, order = reached(scores), np.random.default_rng(0).permutation(len(scores))
+    bias, *weights = fit(A, right)
+    print(f"{len(right)} poses, {right.sum():.0f} right, {other.sum():.0f} of another object")
+    print(f"BIAS {bias:.2f}", ", ".join(f"{name} {w:.2f}" for name, w in zip(SCORES, weights, strict=True)))
+    confidence = np.empty(len(right))
+    for fold in np.array_split(order, FOLDS):
+        rest = np.setdiff1d(order, fold)
+        confidence[fold] = _sigmoid(A[fold] @ fit(A[rest], right[rest]))
+    confidence *= vetoes(scores)
+    for gate in (0.4, 0.65, 0.85):
+        through = confidence >= gate
+        print(
+            f"gate {gate:.2f}: {100 * through[right > 0].mean():.0f} % of the right, "
+            f"{100 * through[other > 0].mean():.1f} % of other objects pass; {100 * right[through].mean():.0f} % of "
+            "what passes is right"
+        )
+    for low in np.arange(0, 1, 0.2):
+        inside = (confidence >= low) & (confidence < low + 0.2)
+        if inside.any():
+            print(f"confidence {low:.1f}-{low + 0.2:.1f}: {100 * right[inside].mean():.0f} % right of {inside.sum()}")
+
+
+if __name__ == "__main__":
+    main()
