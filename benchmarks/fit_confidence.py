@@ -28,7 +28,7 @@ from nocsfm_ros.registration import object_points, refine
 from nocsfm_ros.tracking.tracker import build_tracker
 from nocsfm_ros.training.pairs import nearest_symmetry
 from nocsfm_ros.types import Float64Array, SimilarityPose
-from nocsfm_ros.verification import AGREEMENT_VETO, COLOUR_VETO, SCORES, UNKNOWN, combine_scores
+from nocsfm_ros.verification import AGREEMENT_VETO, COLOUR_VETO, SCORES, SIMILARITY_VETO, UNKNOWN, combine_scores
 
 NAMES = ("fit", "agreement", "similarity", "misfit", "seen", "colour")
 RIGHT_DEG, RIGHT_SHARE = 10.0, 0.1  # of scale_m
@@ -127,9 +127,10 @@ def _sigmoid(x: Float64Array) -> Float64Array:
 
 
 def vetoes(scores: Float64Array) -> Float64Array:
-    """(N,) the factor of the two vetoes."""
+    """(N,) the factor of the vetoes."""
     factor = np.ones(len(scores))
-    for name, (worst, best) in (("agreement", AGREEMENT_VETO), ("colour", COLOUR_VETO)):
+    all_vetoes = (("agreement", AGREEMENT_VETO), ("similarity", SIMILARITY_VETO), ("colour", COLOUR_VETO))
+    for name, (worst, best) in all_vetoes:
         share = np.clip((scores[:, NAMES.index(name)] - worst) / (best - worst), 0, 1)
         factor *= np.where(np.isnan(share), 1.0, share)
     return factor
@@ -152,7 +153,7 @@ def main() -> None:
         rest = np.setdiff1d(order, fold)
         confidence[fold] = _sigmoid(A[fold] @ fit(A[rest], right[rest]))
     confidence *= vetoes(scores)
-    for gate in (0.4, 0.65, 0.85):
+    for gate in (0.4, 0.7, 0.85):
         through = confidence >= gate
         print(
             f"gate {gate:.2f}: {100 * through[right > 0].mean():.0f} % of the right, "

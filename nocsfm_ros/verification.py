@@ -27,9 +27,9 @@ SCORES = {
     "misfit": (2.56, 1.2, 0.2), "seen": (1.95, 0.2, 0.8),
 }
 BIAS, UNKNOWN = -7.69, 0.7
-# What refutes a pose alone: (impossible, harmless). CIELAB; on real tables 15 of 17 right poses lie under 13, a blue
-# pen for a red one at 49
-AGREEMENT_VETO, COLOUR_VETO = (0.25, 0.6), (28.0, 14.0)
+# What refutes a pose alone: (impossible, harmless). Plain walls fit plain things in all but features. Colours in CIELAB:
+# on real tables 15 of 17 right poses lie under 13, a blue pen for a red one at 49
+AGREEMENT_VETO, SIMILARITY_VETO, COLOUR_VETO = (0.25, 0.6), (0.1, 0.3), (28.0, 14.0)
 # Without depth in the reference nothing but the look can be checked
 SIMILARITY_RAMP, MASK_RAMP = (0.33, 0.5), (0.5, 0.9)
 COLOUR_BLUR = 1.5  # pixels: a pose is right to about that much
@@ -173,7 +173,7 @@ def combine_scores(
     reached = {name: UNKNOWN if (value := values[name]) is None else _ramp(value, ends)
                for name, (_, *ends) in SCORES.items()}
     missing = {name: weight * (1 - reached[name]) for name, (weight, *_) in SCORES.items()}
-    vetoes = {"agreement": _ramp(agreement, AGREEMENT_VETO)}
+    vetoes = {"agreement": _ramp(agreement, AGREEMENT_VETO), "similarity": _ramp(similarity, SIMILARITY_VETO)}
     if colour is not None:
         vetoes["colour"] = _ramp(colour, COLOUR_VETO)
     logit = BIAS + sum(weight for weight, *_ in SCORES.values()) - sum(missing.values())
