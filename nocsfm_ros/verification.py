@@ -27,8 +27,8 @@ SCORES = {
     "misfit": (2.56, 1.2, 0.2), "seen": (1.95, 0.2, 0.8),
 }
 BIAS, UNKNOWN = -7.69, 0.7
-# What refutes a pose alone: (impossible, harmless). Plain walls fit plain things in all but features. Colours in CIELAB:
-# on real tables 15 of 17 right poses lie under 13, a blue pen for a red one at 49
+# What refutes a pose alone: (impossible, harmless). Plain walls fit plain things in all but features. Colours are in
+# CIELAB: on real tables 15 of 17 right poses lie under 13, a blue pen for a red one at 49
 AGREEMENT_VETO, SIMILARITY_VETO, COLOUR_VETO = (0.25, 0.6), (0.1, 0.3), (28.0, 14.0)
 # Without depth in the reference nothing but the look can be checked
 SIMILARITY_RAMP, MASK_RAMP = (0.33, 0.5), (0.5, 0.9)
