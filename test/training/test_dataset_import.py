@@ -37,9 +37,7 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the optional test
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards are made by a thread instead of a process, which takes a second to start."""
-    monkeypatch.setattr(
-        dataset_import, "ProcessPoolExecutor", lambda workers, mp_context: ThreadPoolExecutor(workers)
-    )
+    monkeypatch.setattr(dataset_import, "worker_pool", lambda workers: ThreadPoolExecutor(max(1, workers)))
 
 
 def median_disagreement(views: ViewDataset, live_row: int, reference_row: int, live: Thing, reference: Thing) -> float:
