@@ -13,7 +13,6 @@ something is searched, the searches in them, and the passes of the backbone over
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,15 +21,13 @@ from itertools import islice
 from pathlib import Path
 from unittest import mock
 
-os.environ.setdefault("LP_NUM_THREADS", "1")  # as the workers of nocsfm render
-
 import numpy as np
 
 from nocsfm_ros.config import Config, ModelConfig
 from nocsfm_ros.data.catalogue import DEFAULT_CACHE
 from nocsfm_ros.data.library import build_cache
 from nocsfm_ros.data.meshes import CONTINUOUS, surface_samples
-from nocsfm_ros.data.renderer import Renderer
+from nocsfm_ros.data.renderer import Renderer, enter_render_process
 from nocsfm_ros.data.scenes import Target, surface_pool
 from nocsfm_ros.data.table_scene import OBJECT_IDS, TableFrame, TableScene
 from nocsfm_ros.data.videos import NUM_POINTS, NUM_SURFACES
@@ -78,6 +75,7 @@ class Run:
 def main() -> None:
     """Measure, print and draw."""
     options = _parser().parse_args()
+    enter_render_process()
     library, renderer = build_cache(options.cache), Renderer(surface_pool(2, NUM_SURFACES))
     tracker = build_tracker(Config(model=ModelConfig(num_threads=options.threads)))
     options.out.mkdir(parents=True, exist_ok=True)

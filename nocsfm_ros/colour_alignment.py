@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from nocsfm_ros.geometry.camera import project
-from nocsfm_ros.geometry.transforms import moved, transform
+from nocsfm_ros.geometry.transforms import moved
 from nocsfm_ros.object_model import View
 from nocsfm_ros.registration import Registration
 from nocsfm_ros.types import Float32Array, Float64Array, ObjectCrop, SimilarityPose, Uint8Array
-from nocsfm_ros.verification import sample_depth, tolerance_m
+from nocsfm_ros.verification import seen_points
 
 MIN_POINTS = 20
 MAX_STEPS = 5
@@ -81,10 +80,7 @@ class ColourPicture:
     def compare(self, view: View, pose: SimilarityPose) -> Comparison | None:
         """Residuals, each channel's median taken out: the lamp's colour. None where fewer than MIN_POINTS are seen."""
         step = 1 + len(view.colours) // MAX_POINTS
-        points_cam = transform(pose.T_cam_obj, view.colour_points_obj[::step])
-        pixels_uv = project(points_cam, self.crop.K_crop)
-        measured = sample_depth(self.crop.depth_m, pixels_uv)  # 0 outside the crop
-        seen = (measured > 0) & (np.abs(measured - points_cam[:, 2]) < tolerance_m(pose))
+        points_cam, pixels_uv, seen = seen_points(pose, view.colour_points_obj[::step], self.crop)
         if seen.sum() < MIN_POINTS:
             return None
         pixels = pixels_uv[seen].astype(np.float32)
@@ -149,7 +145,8 @@ def _swept(
 ) -> tuple[SimilarityPose, Comparison]:
     """The pose of best fitting colours along the motion that shape sees least, where it does not see it at all."""
     units = np.diag([start.pose.scale_m / 2] * 3 + [1.0] * 3)  # a turn moves the surface about so far
-    variances, motions = np.linalg.eigh(np.linalg.inv(units) @ start.covariance @ np.linalg.inv(units))
+    to_units = np.linalg.inv(units)
+    variances, motions = np.linalg.eigh(to_units @ start.covariance @ to_units)
     twist = units @ motions[:, -1]
     if np.sqrt(variances[-1]) < UNSEEN or np.linalg.norm(twist[3:]) < MIN_TURN:
         return start.pose, before

@@ -50,13 +50,13 @@ def depth_agreement(pose: SimilarityPose, model: ObjectModel, frame: RgbdFrame) 
     # seen at 60 degrees or less from the normal: grazing points are the ones that depth noise moves most
     facing = -(normals_cam * points_cam).sum(axis=1) > 0.5 * np.linalg.norm(points_cam, axis=1)
     points_cam = points_cam[facing & (points_cam[:, 2] > 0)]
-    measured = sample_depth(frame.depth_m, project(points_cam, frame.K))
+    measured = _sample(frame.depth_m, project(points_cam, frame.K))
     known = measured > 0
     if known.sum() < MIN_CHECKED:
         return 0.0
-    slack_m = tolerance_m(pose)
-    seen_through = measured[known] > points_cam[known, 2] + slack_m
-    hidden = measured[known] < points_cam[known, 2] - slack_m
+    tolerance_m = _tolerance_m(pose)
+    seen_through = measured[known] > points_cam[known, 2] + tolerance_m
+    hidden = measured[known] < points_cam[known, 2] - tolerance_m
     visible = ~hidden
     if visible.sum() < MIN_CHECKED:
         return 0.0
@@ -79,10 +79,10 @@ def pose_similarity(pose: SimilarityPose, view: View, crop: ObjectCrop, features
         points_obj, reference = _sampled(view, per_cell)
         points_cam = transform(pose.T_cam_obj, points_obj)
         pixels_uv = project(points_cam, crop.K_crop)
-        measured = sample_depth(crop.depth_m, pixels_uv)
+        measured = _sample(crop.depth_m, pixels_uv)
         cells = np.floor((np.nan_to_num(pixels_uv, nan=-1e6) + 0.5) / features.stride).astype(int)
         inside = (cells >= 0).all(axis=1) & (cells < features.features.shape[1::-1]).all(axis=1)
-        inside &= (measured > 0) & (measured > points_cam[:, 2] - tolerance_m(pose))
+        inside &= (measured > 0) & (measured > points_cam[:, 2] - _tolerance_m(pose))
         if inside.sum() >= MIN_CHECKED * per_cell:
             seen, live = reference[inside], features.features[cells[inside, 1], cells[inside, 0]]
             return 0.5 * (_mean_cosine(seen, live) + _mean_cosine(seen - seen.mean(axis=0), live - live.mean(axis=0)))
@@ -108,6 +108,20 @@ def chroma(rgb: Uint8Array) -> Float32Array:
     return cv2.cvtColor(blurred, cv2.COLOR_RGB2LAB)[..., 1:].astype(np.float32)
 
 
+def seen_points(
+    pose: SimilarityPose, points_obj: Float64Array, crop: ObjectCrop
+) -> tuple[Float64Array, Float64Array, BoolArray]:
+    """Points (N, 3) of the object in the camera, metres, and in the crop (N, 2), and which (N,) the live depth shows.
+
+    Hidden points, and points without live depth or outside the crop, are not seen.
+    """
+    points_cam = transform(pose.T_cam_obj, points_obj)
+    pixels_uv = project(points_cam, crop.K_crop)
+    measured = _sample(crop.depth_m, pixels_uv)  # 0 outside the crop
+    seen: BoolArray = (measured > 0) & (np.abs(measured - points_cam[:, 2]) < _tolerance_m(pose))
+    return points_cam, pixels_uv, seen
+
+
 def colour_difference(pose: SimilarityPose, view: View, crop: ObjectCrop) -> float | None:
     """Median distance in chroma between the view's points and what is seen where the pose puts them.
 
@@ -117,10 +131,7 @@ def colour_difference(pose: SimilarityPose, view: View, crop: ObjectCrop) -> flo
     Returns:
         CIELAB units, or None where fewer than MIN_CHECKED points can be compared.
     """
-    points_cam = transform(pose.T_cam_obj, view.colour_points_obj)
-    pixels_uv = project(points_cam, crop.K_crop)
-    measured = sample_depth(crop.depth_m, pixels_uv)  # 0 outside the crop
-    seen = (measured > 0) & (np.abs(measured - points_cam[:, 2]) < tolerance_m(pose))
+    _, pixels_uv, seen = seen_points(pose, view.colour_points_obj, crop)
     if seen.sum() < MIN_CHECKED:
         return None
     u, v = np.rint(pixels_uv[seen]).astype(int).T
@@ -204,8 +215,7 @@ def _best_cosine(a: Float32Array, b: Float32Array) -> float:
     return 0.5 * float(cosine.max(axis=1).mean() + cosine.max(axis=0).mean())
 
 
-def tolerance_m(pose: SimilarityPose) -> float:
-    """How far in depth a point may lie from the measured surface and still be on it, metres."""
+def _tolerance_m(pose: SimilarityPose) -> float:
     return max(DEPTH_TOLERANCE * pose.scale_m, MIN_TOLERANCE_M)
 
 
@@ -213,7 +223,7 @@ def _ramp(value: float, ends: Sequence[float]) -> float:
     return float(np.clip((value - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0))
 
 
-def sample_depth(depth_m: np.ndarray, pixels_uv: Float64Array) -> Float64Array:  # type: ignore[type-arg]
+def _sample(depth_m: np.ndarray, pixels_uv: Float64Array) -> Float64Array:  # type: ignore[type-arg]
     """Depth at the nearest pixels, 0 outside the picture."""
     cells = np.rint(np.nan_to_num(pixels_uv, nan=-1e6)).astype(int)
     height, width = depth_m.shape
