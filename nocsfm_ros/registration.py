@@ -23,6 +23,7 @@ SCALE_RANGE = 3.0  # a sampled scale further than this factor from the ratio of 
 MAD_CUT = 3.0 * 1.4826  # three standard deviations of a Gaussian, from the median absolute deviation
 EDGE_JUMP_M, EDGE_JUMP_SHARE = 0.01, 0.02  # steeper inside 3x3 pixels is a depth edge: flying pixels live there
 MIN_INLIER_DISTANCE_M = 0.004  # depth cameras are no better than this at arm's length
+DEPTH_NOISE = 0.006  # metres at one metre, growing with the square: three deviations of an Xtion or a D435
 MAX_CLOUD_POINTS, NORMAL_NEIGHBOURS = 4000, 20
 MAX_LIVE_POINTS, LIVE_NEIGHBOURS = 600, 15  # more live points cost time and give no better poses
 MAX_SCORED = 300
@@ -299,7 +300,8 @@ def _spread(points: Float64Array) -> float:
 
 
 def _inlier_distance_m(pose: SimilarityPose, cloud: ObjectCloud, config: RegistrationConfig) -> float:
-    return max(config.inlier_distance * pose.scale_m, MIN_INLIER_DISTANCE_M, cloud.voxel_m)
+    noise_m = DEPTH_NOISE * float(pose.t_cam_obj[2]) ** 2
+    return max(config.inlier_distance * pose.scale_m, MIN_INLIER_DISTANCE_M, noise_m, cloud.voxel_m)
 
 
 def _distances(pose: SimilarityPose, points_cam: Float64Array, cloud: ObjectCloud) -> Float64Array:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from array import array
 from typing import NamedTuple
 
@@ -24,7 +23,6 @@ _BRIDGE = CvBridge()
 _COLOR_BYTES = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 _DEPTH_BYTES = {"16UC1": 2, "mono16": 2, "32FC1": 4}
 _MASK_BYTES = {"mono8": 1, "8UC1": 1}
-_OBJECT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _FARTHEST_M = 1000.0
 # Header of compressed_depth_image_transport: int32 format, then the two float32 of its inverse-depth code.
 _COMPRESSED_DEPTH_HEADER = np.dtype([("format", "<i4"), ("a", "<f4"), ("b", "<f4")])
@@ -172,16 +170,9 @@ def reference_from_request(request: SetReference.Request, newest: RgbdFrame | No
     Raises:
         NocsfmError: says which part cannot be used, and why.
     """
-    from nocsfm_ros.tracking.reference import reference_from_arrays
+    from nocsfm_ros.tracking.reference import checked_name, reference_from_arrays
 
-    object_id = request.object_id or "object"
-    if not _OBJECT_ID.fullmatch(object_id):
-        raise ConfigError(
-            "object_id",
-            got=repr(object_id[:70]),
-            expected="at most 64 letters, digits, '_', '-' and '.', a letter or digit first",
-            mend="It becomes part of a TF frame's name",
-        )
+    object_id = checked_name(request.object_id or "object")
     mask = mask_from_msg(request.mask, "mask") if _is_given(request.mask) else None
     roi = request.roi
     if bool(roi.width) != bool(roi.height):

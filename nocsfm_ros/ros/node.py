@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from functools import partial
 from typing import Any
 
 import rclpy
@@ -27,13 +28,14 @@ from rclpy.parameter import Parameter
 from tf2_ros import TransformBroadcaster
 
 from nocsfm_ros.config import Config
-from nocsfm_ros.errors import ConfigError
+from nocsfm_ros.errors import ConfigError, NocsfmError
 from nocsfm_ros.ros.diagnostics import Rates, diagnostic_array
 from nocsfm_ros.ros.inputs import Inputs
 from nocsfm_ros.ros.parameters import checked_change, declare_parameters
 from nocsfm_ros.ros.publishing import Publishing
 from nocsfm_ros.ros.services import Services, said, trace
 from nocsfm_ros.ros.worker import Result, TrackerLike, Worker
+from nocsfm_ros.tracking.saved_references import saved_references
 from nocsfm_ros.types import RgbdFrame
 
 # Ctrl-C waits this long for the frame in work.
@@ -60,7 +62,7 @@ class TrackerNode(LifecycleNode):
         super().__init__(
             "nocsfm_tracker", automatically_declare_parameters_from_overrides=True, **node_arguments
         )
-        self._worker = Worker(build or _build_tracker, self._on_result, self._on_failure)
+        self._worker = Worker(partial(self._built, build or _build_tracker), self._on_result, self._on_failure)
         try:
             self._config = declare_parameters(self)
         except ConfigError:
@@ -165,6 +167,25 @@ class TrackerNode(LifecycleNode):
             self._autostart_timer.cancel()
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
+
+    def _built(self, build: Callable[[Config], TrackerLike], config: Config) -> TrackerLike:
+        """A tracker that has the saved references; one that cannot be used is logged and left out."""
+        tracker = build(config)
+        folder = self._config.references_folder
+        if folder is None:
+            return tracker
+        if not folder.is_dir() and not self._config.save_references:
+            raise ConfigError("parameter references", got=f"no folder {folder}", expected="a folder of references",
+                              mend="make it, or set save_references")
+        for saved in saved_references(folder) if folder.is_dir() else ():
+            try:
+                if isinstance(saved, NocsfmError):
+                    raise saved
+                tracker.set_reference(saved)
+                self.get_logger().info(f"looking for {saved.object_id}, a saved reference")
+            except NocsfmError as error:
+                self.get_logger().error(f"left out: {error}")
+        return tracker
 
     # -- frames
 

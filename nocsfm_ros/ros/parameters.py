@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -75,6 +76,13 @@ class RosConfig(Config):
     )
     object_frame_prefix: str = _setting("", "put before the object's name to make its TF frame")
     publish_tf: bool = _setting(True, "send camera -> object transforms while TRACKING")
+    references: str = _setting(
+        "", "folder of named references that are set at start (docs/conventions.md); empty for none", live=False
+    )
+    save_references: bool = _setting(
+        False, "write to that folder what ~/set_reference sets, and delete from it what ~/remove_reference removes",
+        live=False,
+    )
     service_timeout_s: float = _setting(
         10.0,
         "a request the tracker has not finished by then is answered with a failure",
@@ -84,6 +92,12 @@ class RosConfig(Config):
     )
 
 
+    @property
+    def references_folder(self) -> Path | None:
+        """Of the parameter references."""
+        return Path(self.references).expanduser() if self.references else None
+
+
 def declare_parameters(node: Node) -> RosConfig:
     """Declare every setting on a node made with ``automatically_declare_parameters_from_overrides=True``.
 
@@ -91,7 +105,7 @@ def declare_parameters(node: Node) -> RosConfig:
         The settings, start values of launch files and command lines included.
 
     Raises:
-        ConfigError: names every start value of wrong type or range at once.
+        ConfigError: names every start value of wrong type or range at once; or save_references without a folder.
     """
     defaults = RosConfig()
     tunables = {key: (value, tunable) for key, value, tunable in iterate_tunables(defaults)}
@@ -102,6 +116,9 @@ def declare_parameters(node: Node) -> RosConfig:
             hint = f"did you mean {near[0]}?" if near else "docs/parameters.md lists every one"
             node.get_logger().warning(f"parameter {key} is unknown and has no effect: {hint}")
     config = replace_values(defaults, {key: value for key, value in overrides.items() if key in tunables})
+    if config.save_references and not config.references:
+        raise ConfigError("save_references", got="true without a folder", expected="the parameter references set",
+                          mend="-p references:=/some/folder")
     for key, value, tunable in iterate_tunables(config):
         if key in overrides:
             node.set_descriptor(key, _descriptor(key, value, tunable))

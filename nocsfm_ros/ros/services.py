@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
 from typing import Any, TypeVar
 
 from nocsfm_msgs.srv import RemoveReference, SetReference
@@ -22,7 +23,8 @@ from nocsfm_ros.errors import NocsfmError
 from nocsfm_ros.ros.conversions import reference_from_request
 from nocsfm_ros.ros.parameters import RosConfig
 from nocsfm_ros.ros.worker import TrackerLike, Worker
-from nocsfm_ros.types import RgbdFrame
+from nocsfm_ros.tracking.saved_references import forget_reference, save_reference
+from nocsfm_ros.types import Reference, RgbdFrame
 
 T = TypeVar("T")
 # Deeper than any burst of calls: the middleware forgets requests that do not fit.
@@ -61,10 +63,9 @@ class Services:
         self, request: SetReference.Request, response: SetReference.Response
     ) -> SetReference.Response:
         newest = self._newest()
-        report = self._asked(
-            response, lambda tracker: tracker.set_reference(reference_from_request(request, newest))
-        )
-        if report is not None:
+        answer = self._asked(response, lambda tracker: self._set(tracker, reference_from_request(request, newest)))
+        if answer is not None:
+            report, remark = answer
             response.message = (
                 f"looking for {report.object_id}: {report.foreground_pixels} foreground pixels, "
                 + (
@@ -72,6 +73,7 @@ class Services:
                     if report.scale_m
                     else "no depth"
                 )
+                + remark
             )
             response.object_id = report.object_id
             response.object_frame_id = self._config().object_frame_prefix + report.object_id
@@ -84,10 +86,11 @@ class Services:
     def _on_remove_reference(
         self, request: RemoveReference.Request, response: RemoveReference.Response
     ) -> RemoveReference.Response:
-        removed = self._asked(response, lambda tracker: tracker.remove_reference(request.object_id or None))
-        if removed is not None:
-            response.removed = list(removed)
-            response.message = f"forgot {', '.join(removed) or 'nothing: there was no reference'}"
+        answer = self._asked(response, lambda tracker: self._remove(tracker, request.object_id or None))
+        removed = answer[0] if answer is not None else []
+        if answer is not None:
+            response.removed = removed
+            response.message = f"forgot {', '.join(removed) or 'nothing: there was no reference'}{answer[1]}"
         if response.success and request.object_id and not removed:
             response.success, response.message = False, f"there is no object {request.object_id!r}"
         return response
@@ -101,6 +104,34 @@ class Services:
         self._worker.pause(not request.data)
         response.success, response.message = True, "running" if request.data else "paused"
         return response
+
+    def _set(self, tracker: TrackerLike, reference: Reference) -> tuple[Any, str]:
+        """The tracker's report, and what is to be said about saving; in the worker's thread, as _remove."""
+        report = tracker.set_reference(reference)
+        return report, self._kept(lambda folder: f"saved in {save_reference(folder, reference)}", "not saved")
+
+    def _remove(self, tracker: TrackerLike, object_id: str | None) -> tuple[list[str], str]:
+        removed = list(tracker.remove_reference(object_id))
+
+        def forget(folder: Path) -> str:
+            for name in removed:
+                forget_reference(folder, name)
+            return ""
+
+        return removed, self._kept(forget, "still saved")
+
+    def _kept(self, change: Callable[[Path], str], failure: str) -> str:
+        """Change the folder of saved references, where there is one to be changed, and say so."""
+        config = self._config()
+        folder = config.references_folder
+        if folder is None or not config.save_references:
+            return ""
+        try:
+            said = change(folder)
+        except OSError as error:
+            said = f"{failure}: {error}"
+            self._logger.error(said)
+        return f"; {said}" if said else ""
 
     def _asked(self, response: Any, job: Callable[[TrackerLike], T]) -> T | None:
         """Have the worker do a job; on failure the response says why, and None is returned. Never raises."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from nocsfm_ros.data.pictures import checked_K, depth_m_from_raw
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.types import BoolArray, BoxXywh, Float32Array, Float64Array, Reference, Uint8Array
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 MIN_SIDE, MAX_SIDE = 16, 8192  # pixels; smaller shows nothing, larger is a mistake that eats the memory
 MIN_FOREGROUND = 16  # pixels
 BORDER_SHARE = 0.1  # width of the ring the background is read from, over the box's shorter side
@@ -24,6 +26,18 @@ LITTLE_DEPTH = 0.4  # of the object's pixels: below it much of the surface is no
 MAX_RING_HOLES = 0.2  # above it, pixels without depth are what the background looks like
 
 logger = logging.getLogger(__name__)
+
+
+def checked_name(object_id: str) -> str:
+    """The name itself, if it can be part of a TF frame and of a path. Raises ConfigError."""
+    if not NAME.fullmatch(object_id):
+        raise ConfigError(
+            "object_id",
+            got=repr(object_id[:70]),
+            expected="at most 64 letters, digits, '_', '-' and '.', a letter or digit first",
+            mend="It becomes part of a TF frame's name",
+        )
+    return object_id
 
 
 def reference_from_arrays(

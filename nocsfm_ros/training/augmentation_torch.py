@@ -6,9 +6,9 @@ The random numbers come from a generator on the batch's device; nothing is copie
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import conv2d, interpolate, max_pool2d, pad
+from torch.nn.functional import conv2d, grid_sample, interpolate, max_pool2d, pad
 
-from nocsfm_ros.training.augmentation import EDGE_JUMP_M, LUMA
+from nocsfm_ros.training.augmentation import EDGE_JUMP_M, HOLE_CELLS, LUMA, MAX_RAGGED_PX, MAX_SHIFT_PX
 
 BLUR_RADIUS = 4  # pixels: over three times the widest sigma
 
@@ -34,7 +34,7 @@ def augment_pictures(rgb: torch.Tensor, generator: torch.Generator) -> torch.Ten
 
 
 def augment_depths(depth_m: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """(B, S, S) metres -> the same with noise growing with the square of the range, lost edges and blobs of holes."""
+    """(B, S, S) metres -> the same displaced, with noise growing with the square of the range, lost edges and holes."""
     count, side = depth_m.shape[:2]
 
     def uniform(low: float, high: float) -> torch.Tensor:
@@ -45,12 +45,21 @@ def augment_depths(depth_m: torch.Tensor, generator: torch.Generator) -> torch.T
         coarse = torch.rand(count, 1, cells, cells, generator=generator, device=depth_m.device)
         return interpolate(coarse, (side, side), mode="bilinear", align_corners=False)[:, 0]
 
+    pixel = torch.arange(side, device=depth_m.device, dtype=depth_m.dtype)
+    ragged = uniform(0, 2 * MAX_RAGGED_PX)
+    u, v = (
+        along + uniform(-MAX_SHIFT_PX, MAX_SHIFT_PX) + (blobs(24) - 0.5) * ragged for along in (pixel, pixel[:, None])
+    )
+    places = (torch.stack([u, v], dim=-1) + 0.5) * (2 / side) - 1
+    shifted = grid_sample(depth_m[:, None], places, "nearest", "border", align_corners=False)[:, 0]
     waves = (blobs(24) - 0.5) * uniform(0, 0.012)
     noise = torch.randn(depth_m.shape, generator=generator, device=depth_m.device) * uniform(0, 0.003) + waves
-    jump = max_pool2d(depth_m[:, None], 3, 1, 1)[:, 0] + max_pool2d(-depth_m[:, None], 3, 1, 1)[:, 0]
+    jump = max_pool2d(shifted[:, None], 3, 1, 1)[:, 0] + max_pool2d(-shifted[:, None], 3, 1, 1)[:, 0]
     edge_lost = (jump > EDGE_JUMP_M) & (blobs(20) < uniform(0, 0.9))
-    hole = blobs(12) < uniform(-0.3, 0.35)
-    return (depth_m + noise * depth_m**2).masked_fill(edge_lost | hole | (depth_m <= 0), 0.0)
+    sizes = torch.stack([blobs(cells) for cells in HOLE_CELLS], dim=1)
+    chosen = torch.randint(len(HOLE_CELLS), (count,), generator=generator, device=depth_m.device)
+    hole = sizes[torch.arange(count, device=depth_m.device), chosen] < uniform(-0.3, 0.35)
+    return (shifted + noise * shifted**2).masked_fill(edge_lost | hole | (shifted <= 0), 0.0)
 
 
 def _blurred(picture: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
