@@ -82,7 +82,7 @@ def main() -> int:
         wanted = encode_reference(reference_rgb, semantic[reference] == label, backbone)
         mask = semantic[live] == label
         begin, begin_cpu = time.perf_counter(), time.process_time()
-        candidates = find_candidates(encode_frame(live_rgb, backbone, config), wanted, config)
+        candidates = find_candidates(encode_frame(live_rgb, backbone, config), [wanted], config)
         wall_ms.append((time.perf_counter() - begin) * 1e3)
         cpu_ms.append((time.process_time() - begin_cpu) * 1e3)
         hits = [is_centre_on(candidate, mask) for candidate in candidates]

@@ -2,17 +2,19 @@
 
     python benchmarks/fit_confidence.py --data data/train --pairs 520
 
-Poses of rendered training objects: what a search finds of the right object and of another one, and some of both turned
-at random and refined again. Each comes with the scores that verification.py combines. Prints the constants for
-verification.py, and what two gates let through in five-fold cross-validation, vetoes included.
+Poses of rendered training objects under another light, with the noise, the holes and the displaced edges of a depth
+camera: what a search finds of the right object, of another one that looks like it, and some of both turned at random
+and refined again. Each comes with the scores that verification.py combines. Prints the constants for verification.py,
+and what three gates let through in five-fold cross-validation, vetoes included.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -20,37 +22,53 @@ import torch
 
 from nocsfm_ros import estimator as estimator_module
 from nocsfm_ros.config import Config
-from nocsfm_ros.data.views import ViewDataset
+from nocsfm_ros.data.views import DEPTH_UNIT_M, View, ViewDataset
 from nocsfm_ros.estimator import Estimator, largest_component
 from nocsfm_ros.evaluation.pairs import Case, draw_pairs, whole_box
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg
+from nocsfm_ros.matching.matcher import cell_mask
 from nocsfm_ros.registration import object_points, refine
 from nocsfm_ros.tracking.tracker import build_tracker
+from nocsfm_ros.training.augmentation import augment_depth, augment_picture
 from nocsfm_ros.training.pairs import nearest_symmetry
-from nocsfm_ros.types import Float64Array, SimilarityPose
+from nocsfm_ros.types import Float32Array, Float64Array, SimilarityPose
 from nocsfm_ros.verification import AGREEMENT_VETO, COLOUR_VETO, SCORES, SIMILARITY_VETO, UNKNOWN, combine_scores
 
 NAMES = ("fit", "agreement", "similarity", "misfit", "seen", "colour")
 RIGHT_DEG, RIGHT_SHARE = 10.0, 0.1  # of scale_m
 TURNED_SHARE, TURNED_DEG = 0.6, (15.0, 50.0)
+OTHERS = 12  # views of other objects, of which the one most alike is asked for
 RIDGE, FOLDS = 2e-4, 5
 
 
-class RecordingEstimator(Estimator):
-    """Keeps the scores of the pose it has checked last."""
+class Recorder:
+    """Stands in for combine_scores and keeps what it was asked last."""
 
     last: tuple[float | None, ...] = ()
 
-    def _verify(self, *args: Any) -> Any:
-        def record(*scores: Any) -> tuple[float, str]:
-            self.last = scores
-            return combine_scores(*scores)
-
-        estimator_module.combine_scores = record  # type: ignore[assignment]
-        return super()._verify(*args)
+    def __call__(self, *scores: Any) -> tuple[float, str]:
+        self.last = scores
+        return combine_scores(*scores)
 
 
-def poses_of(case: Case, estimator: RecordingEstimator, rng: np.random.Generator) -> Iterator[SimilarityPose]:
+def as_seen(view: View, rng: np.random.Generator) -> View:
+    """A clean view as a camera would show it."""
+    depth_m = augment_depth(np.asarray(view["depth"]) * np.float32(DEPTH_UNIT_M), rng)
+    rgb = augment_picture(view["rgb"], rng)
+    return {**view, "rgb": rgb, "depth": np.rint(depth_m / DEPTH_UNIT_M).astype(np.uint16)}
+
+
+def look_alike(live: View, references: Sequence[View], estimator: Estimator) -> int:
+    """Which of the references has features most like the live ones, where their masks are."""
+    def look(view: View) -> Float32Array:
+        features = estimator.backbone.encode(np.ascontiguousarray(view["rgb"]))
+        seen = features.features[cell_mask(features, np.asarray(view["mask"]) > 0)].sum(axis=0)
+        return np.asarray(seen / max(float(np.linalg.norm(seen)), 1e-9), np.float32)
+
+    return int(np.argmax(np.stack([look(view) for view in references]) @ look(live)))
+
+
+def poses_of(case: Case, estimator: Estimator, rng: np.random.Generator) -> Iterator[SimilarityPose]:
     """Poses that were just checked: the first look's, then one turned at random."""
     look = estimator._look(case.frame, whole_box(case.frame.size_wh[0], case.margin), case.view)
     found = estimator._from_mask(look, case.model, ())
@@ -82,24 +100,25 @@ def is_right(case: Case, pose: SimilarityPose) -> bool:
 def collect(folder: Path, count: int) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Scores (N, 6) with NaN for unknown, right or not (N,), of another object or not (N,)."""
     tracker = build_tracker(Config())
-    estimator = RecordingEstimator(tracker.estimator.flow, tracker.estimator.backbone, tracker.config)
+    estimator, record = tracker.estimator, Recorder()
     views, rng = ViewDataset(folder), np.random.default_rng(0)
     pairs, meshes = draw_pairs(views, count, limit_deg=75), views.column("mesh")
     rows: list[tuple[tuple[float | None, ...], bool, bool]] = []
-    for number, (live, own) in enumerate(pairs, 1):
-        other = pairs[int(rng.integers(len(pairs)))][1]
-        for reference, is_other in ((own, False), (other, True)):
-            if is_other and meshes[other] == meshes[live]:
-                continue
-            case = Case(views[live], views[reference], estimator)
-            rows += [
-                (estimator.last, not is_other and is_right(case, pose), is_other)
-                for pose in poses_of(case, estimator, rng)
-            ]
-        if number % 20 == 0:
-            print(f"{number}/{count} pairs", flush=True)
-    scores, right, others = zip(*rows, strict=True)
-    return np.array(scores, np.float64), np.array(right, np.float64), np.array(others, np.float64)
+    with mock.patch.object(estimator_module, "combine_scores", record):
+        for number, (live, own) in enumerate(pairs, 1):
+            shown = as_seen(views[live], rng)
+            others = [int(row) for row in rng.choice(np.flatnonzero(meshes != meshes[live]), OTHERS, replace=False)]
+            other = others[look_alike(shown, [views[row] for row in others], estimator)]
+            for reference, is_other in ((own, False), (other, True)):
+                case = Case(shown, as_seen(views[reference], rng), estimator)
+                rows += [
+                    (record.last, not is_other and is_right(case, pose), is_other)
+                    for pose in poses_of(case, estimator, rng)
+                ]
+            if number % 20 == 0:
+                print(f"{number}/{count} pairs", flush=True)
+    scores, right, of_other = zip(*rows, strict=True)
+    return np.array(scores, np.float64), np.array(right, np.float64), np.array(of_other, np.float64)
 
 
 def reached(scores: Float64Array) -> Float64Array:

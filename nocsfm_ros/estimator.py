@@ -19,7 +19,7 @@ from nocsfm_ros.geometry.nocs import anchored_frame
 from nocsfm_ros.geometry.transforms import invert, transform
 from nocsfm_ros.hypotheses import flow_pose, guessed_poses, match_pose
 from nocsfm_ros.matching.backbone import Backbone, FeatureMap
-from nocsfm_ros.matching.localiser import EncodedFrame, encode_frame
+from nocsfm_ros.matching.localiser import EncodedFrame, encode_frame, encode_reference
 from nocsfm_ros.object_model import ObjectModel, View
 from nocsfm_ros.registration import ObjectCloud, Registration, best_pose, object_points, refine
 from nocsfm_ros.types import (
@@ -96,7 +96,8 @@ class Estimator:
         return self._encoded[1]
 
     def estimate(
-        self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Sequence[SimilarityPose] = ()
+        self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Sequence[SimilarityPose] = (),
+        view: View | None = None,
     ) -> PoseEstimate:
         """The object's pose in the frame, looked for near a box.
 
@@ -105,11 +106,12 @@ class Estimator:
             box_xywh: about the object's box, pixels of the frame.
             model: the object.
             priors: believable poses (the last one, the predicted one), best first.
+            view: the one that the box looks like; else the nearest to the first prior, or the reference.
 
         Returns:
             An estimate; its pose is None, with the reason, when there are not enough points or matches for one.
         """
-        look = self._look(frame, box_xywh, model.nearest_view(priors[0].R_cam_obj if priors else None))
+        look = self._look(frame, box_xywh, view or model.nearest_view(priors[0].R_cam_obj if priors else None))
         estimate = self._from_mask(look, model, priors)
         if model.cloud is None or estimate.confidence >= self.config.tracking.min_confidence:
             return estimate
@@ -257,7 +259,8 @@ class Estimator:
         return View(
             T_cam_obj=invert(T_obj_cam), T_obj_anchor=np.eye(4) if anchor is None else T_obj_cam @ anchor.T_cam_obj,
             anchor_scale_m=None if anchor is None else anchor.scale_m,
-            encoded=self.flow.encode_view(crop, mask_crop, nocs, features.features), features=features,
+            encoded=self.flow.encode_view(crop, mask_crop, nocs, features.features),
+            search=encode_reference(frame.rgb, mask, self.backbone), features=features,
             feature_mask=feature_mask,
             feature_points_obj=feature_points if has_depth else np.full_like(feature_points, np.nan),
             points_obj=transform(T_obj_cam, points_cam) if has_depth else np.zeros((0, 3)),

@@ -23,6 +23,7 @@ class View:
         T_obj_anchor: (4, 4) the frame in which the flow answers for this view -> object frame.
         anchor_scale_m: metres per NOCS unit of that frame; None for a reference without depth.
         encoded: as the flow needs it.
+        search: as it is looked for in a whole frame.
         features: of the feature crop.
         feature_mask: (S, S) bool, the object in the feature crop.
         feature_points_obj: (S, S, 3) object coordinates of its pixels in metres, NaN where unknown.
@@ -36,6 +37,7 @@ class View:
     T_obj_anchor: Float64Array
     anchor_scale_m: float | None
     encoded: EncodedView
+    search: ReferenceFeatures
     features: FeatureMap
     feature_mask: BoolArray
     feature_points_obj: Float32Array
@@ -67,7 +69,6 @@ class ObjectModel:
 
     Attributes:
         object_id: its name.
-        search: what the localiser looks for in the whole frame.
         views: reference, then keyframes.
         scale_m: metres per unit of NOCS; None until a reference without depth has met its first live frame.
         cloud: all views' points together; None as long as scale_m is.
@@ -76,7 +77,6 @@ class ObjectModel:
     """
 
     object_id: str
-    search: ReferenceFeatures
     views: list[View]
     scale_m: float | None
     cloud: ObjectCloud | None

@@ -8,6 +8,7 @@ import torch
 
 from nocsfm_ros.flow.model import EncodedView
 from nocsfm_ros.matching.backbone import FeatureMap
+from nocsfm_ros.matching.localiser import ReferenceFeatures
 from nocsfm_ros.object_model import View
 from nocsfm_ros.types import BoolArray, ObjectCrop, SimilarityPose
 from nocsfm_ros.verification import (
@@ -29,6 +30,7 @@ WHOLE[40:180, 40:180] = True
 SLIVER = np.zeros((SIDE, SIDE), bool)
 SLIVER[40:180, 121:127] = True  # between the middles of two columns of cells
 NO_CELLS = torch.zeros(1, 1, 1, 1)
+SEARCH = ReferenceFeatures(np.zeros((1, CHANNELS), np.float32), np.zeros((1, 2)), (0, 0, 1, 1))
 ENCODED = EncodedView(torch.zeros(1, 1, 1), None, (NO_CELLS, NO_CELLS, NO_CELLS))
 
 
@@ -42,7 +44,7 @@ def view_of(features: FeatureMap, mask: BoolArray, has_depth: bool = True) -> Vi
     points = (np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(K_CROP).T).astype(np.float32)
     points[~mask if has_depth else slice(None)] = np.nan
     coloured = points[mask if has_depth else np.zeros_like(mask)].astype(np.float64)
-    return View(np.eye(4), np.eye(4), 0.2, ENCODED, features, mask, points, np.zeros((0, 3)), coloured,
+    return View(np.eye(4), np.eye(4), 0.2, ENCODED, SEARCH, features, mask, points, np.zeros((0, 3)), coloured,
                 np.zeros((len(coloured), 2), np.float32), np.zeros((len(coloured), 3), np.float32))
 
 

@@ -102,7 +102,7 @@ def search_figures(backbones: Backbones, pairs: Iterable[SearchPair]) -> dict[st
     for pair in pairs:
         for name, backbone in backbones.items():
             wanted = encode_reference(pair.reference_rgb, pair.reference_mask, backbone)
-            candidates = find_candidates(encode_frame(pair.rgb, backbone, SEARCH), wanted, SEARCH)
+            candidates = find_candidates(encode_frame(pair.rgb, backbone, SEARCH), [wanted], SEARCH)
             on_object = [is_centre_on(candidate, pair.mask) for candidate in candidates]
             hits[name].append((any(on_object[:1]), any(on_object)))
     return {

@@ -28,7 +28,6 @@ from nocsfm_ros.flow.model import CROP_SIDE, EncodedView, FlowModel
 from nocsfm_ros.geometry.crops import coordinates, crop_frame, crop_mask
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg
 from nocsfm_ros.hypotheses import flow_pose, guessed_poses, match_pose
-from nocsfm_ros.matching.localiser import encode_reference
 from nocsfm_ros.object_model import ObjectModel
 from nocsfm_ros.registration import object_points, refine
 from nocsfm_ros.training.pairs import nearest_symmetry
@@ -101,8 +100,7 @@ class Case:
         self.reference_frame, self.reference_mask = frame_of(reference), np.asarray(reference["mask"]) > 0
         box_xywh = whole_box(self.reference_frame.size_wh[0], self.margin)
         self.view = estimator.make_view(self.reference_frame, self.reference_mask, box_xywh, None)
-        search = encode_reference(self.reference_frame.rgb, self.reference_mask, estimator.backbone)
-        self.model = ObjectModel("test", search, [self.view], self.view.anchor_scale_m, None)
+        self.model = ObjectModel("test", [self.view], self.view.anchor_scale_m, None)
         self.model.rebuild_cloud()
         begin = time.perf_counter()
         self.feature_crop, self.features = estimator.encode_features(self.frame, (-0.5, -0.5, *self.frame.size_wh))

@@ -34,7 +34,6 @@ from nocsfm_ros.evaluation.tracking_metrics import TrackedFrame, summarise_track
 from nocsfm_ros.evaluation.tracking_plots import plot_calibration, plot_errors_over_time
 from nocsfm_ros.geometry.crops import box_from_mask
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg
-from nocsfm_ros.matching.localiser import encode_reference
 from nocsfm_ros.tracking.tracker import Tracker, build_tracker
 from nocsfm_ros.training.pairs import nearest_symmetry
 from nocsfm_ros.types import Float64Array, Reference, RgbdFrame, Track, TrackState
@@ -173,7 +172,7 @@ def _chain(tracker: Tracker, frame: RgbdFrame, track: Track) -> None:
     view = tracker.estimator.make_view(frame, mask, box_xywh, pose.T_cam_obj)
     if view.anchor_scale_m is None:
         return
-    model.views, model.search = [view], encode_reference(frame.rgb, mask, tracker.estimator.backbone)
+    model.views = [view]
     model.rebuild_cloud()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -27,11 +28,18 @@ BELIEVABLE_SIDE = (0.6, 1.7)
 
 @dataclass(frozen=True)
 class Candidate:
-    """Where the object may be. box_xywh and centre_uv in pixels of the frame; score: higher is better."""
+    """Where the object may be.
+
+    Attributes:
+        box_xywh, centre_uv: in pixels of the frame.
+        score: higher is better.
+        reference: index of the reference that it looks like.
+    """
 
     box_xywh: BoxXywh
     score: float
     centre_uv: tuple[float, float]
+    reference: int
 
 
 @dataclass(frozen=True)
@@ -111,36 +119,35 @@ def encode_frame(rgb: Uint8Array, backbone: Backbone, config: MatchingConfig) ->
 
 
 def find_candidates(
-    encoded: EncodedFrame, reference_features: ReferenceFeatures, config: MatchingConfig
+    encoded: EncodedFrame, references: Sequence[ReferenceFeatures], config: MatchingConfig
 ) -> list[Candidate]:
     """Regions of a frame that may show the object.
 
     Args:
         encoded: the frame.
-        reference_features: of encode_reference with the same backbone.
+        references: pictures of the object, by encode_reference with the same backbone.
         config: similarity_threshold, max_candidates.
 
     Returns:
         At most max_candidates, best first; empty when no cell is above the threshold.
     """
     frame = encoded.features
-    similarity = similarity_map(reference_features.features, frame.features)
-    if similarity.max() < config.similarity_threshold:
+    windows: list[_Window] = []
+    for index, reference in enumerate(references):
+        similarity = similarity_map(reference.features, frame.features)
+        if similarity.max() >= config.similarity_threshold:
+            aspect = reference.box_xywh[2] / reference.box_xywh[3]
+            windows += [_window(similarity, side / frame.stride, aspect, index) for side in WINDOW_SIDES]
+    if not windows:
         return []
-    aspect = reference_features.box_xywh[2] / reference_features.box_xywh[3]
     candidates: list[Candidate] = []
-    windows = [_window_scores(similarity, side / frame.stride, aspect) for side in WINDOW_SIDES]
     scores = np.stack([window.scores for window in windows])
     for _ in range(config.max_candidates):
         k, row, column = np.unravel_index(int(scores.argmax()), scores.shape)
         if not np.isfinite(scores[k, row, column]) or scores[k, row, column] <= 0:
             break
-        candidates.append(
-            _candidate(
-                windows[k], similarity, (int(row), int(column)), frame.stride, encoded.scale,
-                config.similarity_threshold,
-            )
-        )
+        peak = int(row), int(column)
+        candidates.append(_candidate(windows[k], peak, frame.stride, encoded.scale, config.similarity_threshold))
         half_h, half_w = (max(1, round(n / 2)) for n in windows[k].size_hw)
         scores[
             :, max(0, row - half_h) : row + half_h + 1, max(0, column - half_w) : column + half_w + 1
@@ -150,13 +157,15 @@ def find_candidates(
 
 @dataclass(frozen=True)
 class _Window:
-    """Mean similarity inside minus half that of the ring around, for each place of a window."""
+    """Mean similarity to a reference inside, minus half that of the ring around, for each place of a window."""
 
     scores: Float32Array
     size_hw: tuple[float, float]
+    similarity: Float32Array
+    reference: int
 
 
-def _window_scores(similarity: Float32Array, side_cells: float, aspect: float) -> _Window:
+def _window(similarity: Float32Array, side_cells: float, aspect: float, reference: int) -> _Window:
     """A window of the reference's aspect, whose longer side is `side_cells`, slid over the similarity map."""
     width, height = side_cells * min(1.0, aspect), side_cells * min(1.0, 1 / aspect)
     # turned by 90 degrees in the picture an elongated thing has the other aspect: meet both half way
@@ -166,7 +175,7 @@ def _window_scores(similarity: Float32Array, side_cells: float, aspect: float) -
     around = cv2.blur(similarity, outer, borderType=cv2.BORDER_REPLICATE)
     share = inner[0] * inner[1] / (outer[0] * outer[1])
     ring = (around - share * inside) / max(1e-6, 1 - share)
-    return _Window((inside - RING_WEIGHT * ring).astype(np.float32), (height, width))
+    return _Window((inside - RING_WEIGHT * ring).astype(np.float32), (height, width), similarity, reference)
 
 
 def _box_size(width: float, height: float, times: float) -> tuple[int, int]:
@@ -174,18 +183,14 @@ def _box_size(width: float, height: float, times: float) -> tuple[int, int]:
 
 
 def _candidate(
-    window: _Window,
-    similarity: Float32Array,
-    peak: tuple[int, int],
-    stride: float,
-    frame_scale: float,
-    threshold: float,
+    window: _Window, peak: tuple[int, int], stride: float, frame_scale: float, threshold: float
 ) -> Candidate:
     """Centre and box about a window's peak.
 
     The centre is the soft-argmax of the similarity inside the window. The box is that of the connected
     component above the threshold when its size is believable, else the window.
     """
+    similarity = window.similarity
     half_h, half_w = (max(1, round(n / 2)) for n in window.size_hw)
     rows = np.arange(max(0, peak[0] - half_h), min(similarity.shape[0], peak[0] + half_h + 1))
     columns = np.arange(max(0, peak[1] - half_w), min(similarity.shape[1], peak[1] + half_w + 1))
@@ -205,6 +210,7 @@ def _candidate(
         ((x + 0.5) * cell - 0.5, (y + 0.5) * cell - 0.5, w * cell, h * cell),
         float(window.scores[peak]),
         (float((column + 0.5) * cell - 0.5), float((row + 0.5) * cell - 0.5)),
+        window.reference,
     )
 
 

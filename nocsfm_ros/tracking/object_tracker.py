@@ -88,15 +88,24 @@ class ObjectTracker:
     def _search(self, frame: RgbdFrame) -> PoseEstimate:
         """Look at some candidates of the whole frame, best first, and keep the one most like the object.
 
-        A video has another frame soon: what this one leaves unseen, the next one looks at. A believable candidate does
-        not end the search: it may be the double of the object, which comes next.
+        Candidates look like any remembered view; a lost object is also looked for where it was last. A video has
+        another frame soon: what this one leaves unseen, the next one looks at. A believable candidate does not end the
+        search: it may be the double of the object, which comes next.
         """
         encoded = self.estimator.encode_frame(frame)
-        candidates = find_candidates(encoded, self.model.search, self.config.matching)
+        views = self.model.views
+        candidates = find_candidates(encoded, [view.search for view in views], self.config.matching)
         share = self.config.matching.candidates_per_frame
         first = self.next_candidate if self.next_candidate < len(candidates) else 0
         candidates, self.next_candidate = candidates[first : first + share], first + share
-        looks = [self.estimator.estimate(frame, candidate.box_xywh, self.model) for candidate in candidates]
+        looks = [
+            self.estimator.estimate(frame, candidate.box_xywh, self.model, view=views[candidate.reference])
+            for candidate in candidates
+        ]
+        if self.state is TrackState.LOST and self.last is not None:
+            box_xywh = self._projected_box(self.last, frame)
+            if box_xywh is not None:
+                looks.append(self.estimator.estimate(frame, box_xywh, self.model, [self.last]))
         nothing = _nothing(frame, "nothing in the picture looks like the reference")
         best = max(looks, key=self._preference, default=nothing)
         best = self.estimator.second_look(frame, best, self.model)

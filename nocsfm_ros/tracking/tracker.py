@@ -20,7 +20,6 @@ from nocsfm_ros.flow.model import FlowModel
 from nocsfm_ros.geometry.crops import box_from_mask
 from nocsfm_ros.geometry.transforms import invert
 from nocsfm_ros.matching.backbone import load_backbone
-from nocsfm_ros.matching.localiser import encode_reference
 from nocsfm_ros.object_model import ObjectModel
 from nocsfm_ros.tracking.object_tracker import ObjectTracker, is_same_place, likeness
 from nocsfm_ros.tracking.reference import MIN_FOREGROUND
@@ -92,8 +91,7 @@ class Tracker:
                 )
             T_obj_user = invert(view.T_cam_obj) @ reference.T_cam_user
         model = ObjectModel(
-            reference.object_id, encode_reference(reference.rgb, reference.mask, self.estimator.backbone), [view],
-            scale_m=view.anchor_scale_m, cloud=None, T_obj_user=T_obj_user,
+            reference.object_id, [view], scale_m=view.anchor_scale_m, cloud=None, T_obj_user=T_obj_user,
         )
         model.rebuild_cloud()
         self.objects[reference.object_id] = ObjectTracker(model, self.estimator, self.config)

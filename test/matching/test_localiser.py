@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -54,7 +56,7 @@ def test_encode_reference_pixels_lie_in_the_mask_and_features_are_unit() -> None
 def test_find_candidates_square_among_others_is_first_with_its_box(frame_side: int, side: int) -> None:
     frame = picture((96, 320, side, ORANGE), (400, 100, 128, BLUE))
     config = MatchingConfig(frame_side=frame_side, similarity_threshold=0.8)
-    best = find_candidates(encode_frame(frame, MeanColour("cpu"), config), REFERENCE, config)[0]
+    best = find_candidates(encode_frame(frame, MeanColour("cpu"), config), [REFERENCE], config)[0]
     centre = np.array([96 + side / 2 - 0.5, 320 + side / 2 - 0.5])
     assert np.abs(np.array(best.centre_uv) - centre).max() < side / 4
     assert best.box_xywh[0] < centre[0] < best.box_xywh[0] + best.box_xywh[2]
@@ -63,21 +65,32 @@ def test_find_candidates_square_among_others_is_first_with_its_box(frame_side: i
 
 def test_find_candidates_cell_aligned_square_box_is_exact() -> None:
     frame = encode_frame(picture((96, 320, 96, ORANGE)), MeanColour("cpu"), CONFIG)
-    best = find_candidates(frame, REFERENCE, CONFIG)[0]
+    best = find_candidates(frame, [REFERENCE], CONFIG)[0]
     assert best.box_xywh == pytest.approx((95.5, 319.5, 96.0, 96.0))
 
 
 def test_find_candidates_two_squares_gives_both_and_no_more_than_asked() -> None:
     frame = picture((96, 320, 96, ORANGE), (400, 96, 96, ORANGE))
-    candidates = find_candidates(encode_frame(frame, MeanColour("cpu"), CONFIG), REFERENCE, CONFIG)
+    candidates = find_candidates(encode_frame(frame, MeanColour("cpu"), CONFIG), [REFERENCE], CONFIG)
     assert len(candidates) <= CONFIG.max_candidates
     assert {candidate.centre_uv[0] > 320 for candidate in candidates[:2]} == {True, False}
     assert candidates == sorted(candidates, key=lambda candidate: -candidate.score)
 
 
+def test_find_candidates_of_several_references_say_which_one_they_look_like() -> None:
+    frame = encode_frame(picture((96, 320, 96, ORANGE), (400, 96, 96, BLUE)), MeanColour("cpu"), CONFIG)
+    blue = encode_reference(picture((300, 200, 90, BLUE)), mask_of(300, 200, 90), MeanColour("cpu"))
+    first, second = find_candidates(frame, [blue, REFERENCE], CONFIG)[:2]
+    is_right = {candidate.reference: candidate.centre_uv[0] > 320 for candidate in (first, second)}
+    assert is_right == {0: True, 1: False}
+    (orange,) = find_candidates(frame, [REFERENCE], CONFIG)[:1]
+    assert orange in [replace(candidate, reference=0) for candidate in (first, second)]
+    assert find_candidates(frame, [], CONFIG) == []
+
+
 def test_find_candidates_object_absent_gives_none() -> None:
     frame = encode_frame(picture((400, 100, 128, BLUE)), MeanColour("cpu"), CONFIG)
-    assert find_candidates(frame, REFERENCE, CONFIG) == []
+    assert find_candidates(frame, [REFERENCE], CONFIG) == []
 
 
 def test_encode_reference_empty_mask_raises() -> None:

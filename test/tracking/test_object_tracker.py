@@ -35,14 +35,17 @@ class ScriptedEstimator:
     def __init__(self) -> None:
         self.script: list[tuple[SimilarityPose | None, float]] = []
         self.asked: list[Sequence[SimilarityPose]] = []
+        self.views: list[View | None] = []
 
     def encode_frame(self, frame: RgbdFrame) -> None:
         return None
 
     def estimate(
-        self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Sequence[SimilarityPose] = ()
+        self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Sequence[SimilarityPose] = (),
+        view: View | None = None,
     ) -> PoseEstimate:
         self.asked.append(priors)
+        self.views.append(view)
         pose, confidence = self.script.pop(0)
         crop: Any = SimpleNamespace()
         return PoseEstimate(pose, MASK, np.zeros((HEIGHT, WIDTH, 3), np.float32), crop, confidence=confidence)
@@ -57,7 +60,9 @@ class ScriptedEstimator:
 def _view(T_cam_obj: Any, scale_m: float | None = 0.2) -> View:
     points = np.random.default_rng(0).uniform(-0.04, 0.04, (200, 3))
     nothing: Any = None
-    return View(T_cam_obj, np.eye(4), scale_m, nothing, nothing, nothing, nothing, points, points[:0], nothing, nothing)
+    return View(
+        T_cam_obj, np.eye(4), scale_m, nothing, nothing, nothing, nothing, nothing, points, points[:0], nothing, nothing
+    )
 
 
 def frame_at(number: int) -> RgbdFrame:
@@ -72,10 +77,9 @@ def estimator() -> ScriptedEstimator:
 
 @pytest.fixture
 def tracker(estimator: ScriptedEstimator, monkeypatch: pytest.MonkeyPatch) -> ObjectTracker:
-    candidate = SimpleNamespace(box_xywh=(20.0, 15.0, 20.0, 20.0))
+    candidate = SimpleNamespace(box_xywh=(20.0, 15.0, 20.0, 20.0), reference=0)
     monkeypatch.setattr(object_tracker, "find_candidates", lambda *_: [candidate])
-    search: Any = None
-    model = ObjectModel("mug", search, [_view(pose_at().T_cam_obj)], 0.2, None)
+    model = ObjectModel("mug", [_view(pose_at().T_cam_obj)], 0.2, None)
     model.rebuild_cloud()
     gates = replace(Config().tracking, lost_after=2, search_after=4)
     scripted: Any = estimator
@@ -104,15 +108,15 @@ def test_search_with_high_confidence_starts_tracking(tracker: ObjectTracker, est
 def test_search_looks_at_the_next_candidates_in_the_next_frame(
     tracker: ObjectTracker, estimator: ScriptedEstimator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    candidates = [SimpleNamespace(box_xywh=(float(n), 15.0, 20.0, 20.0)) for n in range(5)]
+    candidates = [SimpleNamespace(box_xywh=(float(n), 15.0, 20.0, 20.0), reference=0) for n in range(5)]
     counts = iter([5, 4, 5, 2, 3])
     monkeypatch.setattr(object_tracker, "find_candidates", lambda *_: candidates[: next(counts)])
     seen: list[float] = []
     estimate = estimator.estimate
 
-    def noting(frame: RgbdFrame, box_xywh: BoxXywh, *rest: Any) -> PoseEstimate:
+    def noting(frame: RgbdFrame, box_xywh: BoxXywh, *rest: Any, **more: Any) -> PoseEstimate:
         seen.append(box_xywh[0])
-        return estimate(frame, box_xywh, *rest)
+        return estimate(frame, box_xywh, *rest, **more)
 
     monkeypatch.setattr(estimator, "estimate", noting)
     for n, count in enumerate((2, 2, 1, 2, 1)):
@@ -134,11 +138,34 @@ def test_failures_lead_to_lost_then_searching_then_tracking_again(
     tracker: ObjectTracker, estimator: ScriptedEstimator
 ) -> None:
     acquire(tracker, estimator)
-    estimator.script += [(None, 0.0)] * 5  # the second failure in a row looks everywhere as well
+    estimator.script += [(None, 0.0)] * 7  # the second failure looks everywhere as well; LOST also at the last place
     states = [tracker.update(frame_at(n)).state for n in range(1, 5)]
     assert states == [TrackState.TRACKING, TrackState.LOST, TrackState.LOST, TrackState.SEARCHING]
     estimator.script += [(pose_at(0.3, 90), 0.9)]
     assert tracker.update(frame_at(5)).state is TrackState.TRACKING
+
+
+def test_lost_object_is_looked_for_as_any_remembered_view_and_where_it_was_last(
+    tracker: ObjectTracker, estimator: ScriptedEstimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire(tracker, estimator)
+    estimator.script += [(pose_at(0.0, 20), 0.95)] + [(None, 0.0)] * 3
+    for number in range(1, 4):  # a keyframe, then lost
+        tracker.update(frame_at(number))
+    assert tracker.state is TrackState.LOST and len(tracker.model.views) == 2
+    candidate = SimpleNamespace(box_xywh=(20.0, 15.0, 20.0, 20.0), reference=1)
+    searched: list[int] = []
+
+    def found(_: Any, references: Any, __: Any) -> list[Any]:
+        searched.append(len(references))
+        return [candidate]
+
+    monkeypatch.setattr(object_tracker, "find_candidates", found)
+    estimator.script += [(None, 0.0), (pose_at(0.0, 25), 0.9)]
+    assert tracker.update(frame_at(4)).state is TrackState.TRACKING
+    assert searched == [2] and estimator.views[-2:] == [tracker.model.views[1], None]
+    (last,) = estimator.asked[-1]
+    np.testing.assert_allclose(last.R_cam_obj, pose_at(0.0, 20).R_cam_obj)
 
 
 def test_one_failed_frame_publishes_no_pose_but_keeps_tracking(
@@ -222,7 +249,9 @@ class Scene:
     def encode_frame(self, frame: RgbdFrame) -> None:
         return None
 
-    def estimate(self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Any = ()) -> PoseEstimate:
+    def estimate(
+        self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Any = (), view: View | None = None
+    ) -> PoseEstimate:
         column, confidence = self.seen[model.object_id]
         mask = np.zeros((HEIGHT, WIDTH), bool)
         mask[20:26, column : column + 6] = True
@@ -236,12 +265,12 @@ class Scene:
 
 @pytest.fixture
 def four(monkeypatch: pytest.MonkeyPatch) -> tuple[Tracker, Scene]:
-    candidate = SimpleNamespace(box_xywh=(20.0, 15.0, 20.0, 20.0))
+    candidate = SimpleNamespace(box_xywh=(20.0, 15.0, 20.0, 20.0), reference=0)
     monkeypatch.setattr(object_tracker, "find_candidates", lambda *_: [candidate])
     scene: Any = Scene()
     followed = Tracker(scene, Config())
     for object_id in ("red", "green", "blue", "white"):
-        model = ObjectModel(object_id, scene, [_view(pose_at().T_cam_obj)], 0.2, None)
+        model = ObjectModel(object_id, [_view(pose_at().T_cam_obj)], 0.2, None)
         model.rebuild_cloud()
         followed.objects[object_id] = ObjectTracker(model, scene, Config())
     return followed, scene
@@ -328,7 +357,9 @@ class Doubles(Scene):
         super().__init__()
         self.colours = colours
 
-    def estimate(self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Any = ()) -> PoseEstimate:
+    def estimate(
+        self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Any = (), view: View | None = None
+    ) -> PoseEstimate:
         column = min((5, 50), key=lambda place: abs(place - box_xywh[0]))
         self.seen[model.object_id] = column, 0.9
         estimate = super().estimate(frame, box_xywh, model, priors)
@@ -337,13 +368,13 @@ class Doubles(Scene):
 
 def columns_of(colours: dict[str, dict[int, float]], monkeypatch: pytest.MonkeyPatch, per_frame: int) -> list[int]:
     """Where each of the objects is seen in one frame in which all are searched, column 5 being the best candidate."""
-    candidates = [SimpleNamespace(box_xywh=(float(column), 20.0, 6.0, 6.0)) for column in (5, 50)]
+    candidates = [SimpleNamespace(box_xywh=(float(column), 20.0, 6.0, 6.0), reference=0) for column in (5, 50)]
     monkeypatch.setattr(object_tracker, "find_candidates", lambda *_: candidates)
     scene: Any = Doubles(colours)
     config = replace(Config(), matching=replace(Config().matching, candidates_per_frame=per_frame))
     tracker = Tracker(scene, config)
     for object_id in colours:
-        model = ObjectModel(object_id, scene, [_view(pose_at().T_cam_obj)], 0.2, None)
+        model = ObjectModel(object_id, [_view(pose_at().T_cam_obj)], 0.2, None)
         model.rebuild_cloud()
         tracker.objects[object_id] = ObjectTracker(model, scene, config)
     tracks = tracker.update(frame_at(0))
