@@ -39,11 +39,13 @@ from nocsfm_ros.verification import (
     combine_looks,
     combine_scores,
     depth_agreement,
+    is_new_side,
     look_similarity,
     pose_similarity,
 )
 
 MIN_POINTS = 30
+MIN_KNOWN = 0.2  # of the live points: with fewer on known sides they all count
 REFINED_WHEN_TRACKED, REFINED_WHEN_SEARCHED = 2, 4  # hypotheses given to ICP, 7 to 15 ms each
 LOOK_WEIGHT = 2.0  # similarity against geometric fit, when refined poses are compared; measured on held-out renders
 COLOUR_WEIGHT = 1.0  # misfit of the colours, likewise: features hardly see a turn of 20 degrees
@@ -150,6 +152,11 @@ class Estimator:
         points_cam, pixels_uv = object_points(look.crop.depth_m, mask_crop, look.crop.K_crop, self.config.registration)
         if len(points_cam) < MIN_POINTS:
             return self._answer(look, mask_crop, f"only {len(points_cam)} pixels of the mask have depth")
+        new_share = 0.0
+        if priors and model.cloud is not None:  # what is followed may turn another side to the camera
+            new = is_new_side(priors[0], points_cam, model)
+            if (~new).sum() >= max(MIN_POINTS, MIN_KNOWN * len(new)):
+                points_cam, pixels_uv, new_share = points_cam[~new], pixels_uv[~new], float(new.mean())
         with self._timed("hypotheses"):
             predicted = self._flow_pose(look, points_cam, pixels_uv, model), self._match_pose(look, mask_crop, model)
             hypotheses = [
@@ -175,7 +182,7 @@ class Estimator:
             mask_crop = within_memory(mask_crop, points_obj, best.pose, model) | near_surface(
                 points_obj, best.pose, model, SAME_SURFACE
             )
-        return self._answer(look, mask_crop, reason, best, confidence, similarity, colour)
+        return self._answer(look, mask_crop, reason, best, confidence, similarity, colour, new_share)
 
     def _from_surface(self, look: _Look, model: ObjectModel, prior: SimilarityPose) -> PoseEstimate:
         """When the mask misleads (an occluder, a hand): the depth pixels near the surface where it should be."""
@@ -217,7 +224,7 @@ class Estimator:
 
     def _answer(
         self, look: _Look, mask_crop: BoolArray, reason: str, best: Registration | None = None,
-        confidence: float = 0.0, similarity: float = 0.0, colour: float | None = None,
+        confidence: float = 0.0, similarity: float = 0.0, colour: float | None = None, new_share: float = 0.0,
     ) -> PoseEstimate:
         """Mask and NOCS pasted into the whole picture, NOCS only where there is a pose."""
         A, size_wh = look.crop.A_crop_image, look.frame.size_wh
@@ -229,7 +236,8 @@ class Estimator:
         return PoseEstimate(
             pose=best.pose, mask=mask, nocs=paste(in_object, A, size_wh).astype(np.float32) * mask[..., None],
             crop=look.crop, nocs_map=look.nocs_map, confidence=confidence, inlier_ratio=best.inlier_ratio,
-            similarity=similarity, colour=colour, residual_m=best.residual_m, covariance=best.covariance, reason=reason,
+            similarity=similarity, colour=colour, new_share=new_share, residual_m=best.residual_m,
+            covariance=best.covariance, reason=reason,
         )
 
     def make_view(
@@ -260,7 +268,7 @@ class Estimator:
             T_cam_obj=invert(T_obj_cam), T_obj_anchor=np.eye(4) if anchor is None else T_obj_cam @ anchor.T_cam_obj,
             anchor_scale_m=None if anchor is None else anchor.scale_m,
             encoded=self.flow.encode_view(crop, mask_crop, nocs, features.features),
-            search=encode_reference(frame.rgb, mask, self.backbone), features=features,
+            search=encode_reference(frame.rgb, mask, self.backbone), crop=crop, features=features,
             feature_mask=feature_mask,
             feature_points_obj=feature_points if has_depth else np.full_like(feature_points, np.nan),
             points_obj=transform(T_obj_cam, points_cam) if has_depth else np.zeros((0, 3)),

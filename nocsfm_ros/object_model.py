@@ -11,7 +11,7 @@ from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg, transform
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.localiser import ReferenceFeatures
 from nocsfm_ros.registration import ObjectCloud
-from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, SimilarityPose
+from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, ObjectCrop, SimilarityPose
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class View:
         anchor_scale_m: metres per NOCS unit of that frame; None for a reference without depth.
         encoded: as the flow needs it.
         search: as it is looked for in a whole frame.
+        crop: what the camera saw there.
         features: of the feature crop.
         feature_mask: (S, S) bool, the object in the feature crop.
         feature_points_obj: (S, S, 3) object coordinates of its pixels in metres, NaN where unknown.
@@ -38,6 +39,7 @@ class View:
     anchor_scale_m: float | None
     encoded: EncodedView
     search: ReferenceFeatures
+    crop: ObjectCrop
     features: FeatureMap
     feature_mask: BoolArray
     feature_points_obj: Float32Array

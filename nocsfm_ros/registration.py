@@ -256,7 +256,7 @@ def _refined(
         refined = SimilarityPose(nearest_rotation(T_cam_obj[:3, :3]), T_cam_obj[:3, 3], pose.scale_m)
     radius_m = _inlier_distance_m(pose, cloud, config)
     before, after = _distances(pose, points_cam, cloud), _distances(refined, points_cam, cloud)
-    if (before <= radius_m).sum() > (after <= radius_m).sum():
+    if _robust_score(before, radius_m) > _robust_score(after, radius_m):
         refined, after = pose, before
     inlier = after <= radius_m
     return Registration(

@@ -130,7 +130,8 @@ class PoseEstimate:
         crop: the crop that was looked at, or None.
         nocs_map: the flow's raw answer in the crop, or None.
         confidence: [0, 1], the gates' combined score.
-        inlier_ratio: share of the masked depth points that agree with the object memory.
+        inlier_ratio: share of the masked depth points that agree with the object memory, without those of new_share.
+        new_share: share of the masked depth points on a side that no view of the memory has seen.
         similarity: cosine similarity of the picture inside the mask to the reference, [-1, 1].
         colour: median distance of its colours to the user's reference, CIELAB chroma; None where none can be compared.
         residual_m: RMS distance of the inliers to the object memory, metres.
@@ -145,6 +146,7 @@ class PoseEstimate:
     nocs_map: NocsMap | None = None
     confidence: float = 0.0
     inlier_ratio: float = 0.0
+    new_share: float = 0.0
     similarity: float = 0.0
     colour: float | None = None
     residual_m: float = 0.0

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from nocsfm_ros.geometry.camera import project
-from nocsfm_ros.geometry.transforms import transform
+from nocsfm_ros.geometry.transforms import invert, transform
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.matcher import cell_mask
 from nocsfm_ros.object_model import ObjectModel, View
@@ -61,6 +61,28 @@ def depth_agreement(pose: SimilarityPose, model: ObjectModel, frame: RgbdFrame) 
     if visible.sum() < MIN_CHECKED:
         return 0.0
     return float(1.0 - seen_through.sum() / visible.sum())
+
+
+def is_new_side(pose: SimilarityPose, points_cam: Float64Array, model: ObjectModel) -> BoolArray:
+    """Which of the live points (N, 3) lie on a side that no view has seen: they speak neither for nor against the pose.
+
+    Not on the known surface, and either on the back of it (of a thin thing) or, for every view, behind what it saw.
+    """
+    if model.cloud is None:
+        return np.zeros(len(points_cam), bool)
+    points_obj = transform(invert(pose.T_cam_obj), points_cam)
+    tolerance_m = _tolerance_m(pose)
+    index, distance_m = model.cloud.nearest(points_obj)
+    normals_cam = model.cloud.normals_obj[index] @ pose.R_cam_obj.T
+    from_behind = (normals_cam * points_cam).sum(axis=1) > 0.3 * np.linalg.norm(points_cam, axis=1)
+    is_near = distance_m <= tolerance_m
+    hidden = np.ones(len(points_obj), bool)
+    for view in model.views:
+        points_view = transform(view.T_cam_obj, points_obj)
+        measured = _sample(view.crop.depth_m, project(points_view, view.crop.K_crop))
+        hidden &= (measured <= 0) | (points_view[:, 2] > measured + tolerance_m)
+    result: BoolArray = np.where(is_near, from_behind, hidden)
+    return result
 
 
 def pose_similarity(pose: SimilarityPose, view: View, crop: ObjectCrop, features: FeatureMap) -> float | None:
@@ -159,22 +181,22 @@ def look_similarity(view: View, features: FeatureMap, mask: BoolArray) -> float:
 
 
 def combine_scores(
-    inlier_ratio: float, agreement: float, similarity: float, misfit: float | None, seen: float, colour: float | None
+    fit: float, agreement: float, similarity: float, misfit: float | None, seen: float, colour: float | None
 ) -> tuple[float, str]:
     """How likely the pose is right, [0, 1], and its weakest side in words.
 
     Args:
-        inlier_ratio: share of the live points that lie on the object.
+        fit: share of the live points that lie on the object, of those on sides that are known.
         agreement: see depth_agreement.
         similarity: see pose_similarity.
         misfit, seen: of the colours, see colour_alignment.Comparison; None and 0 where too few points are seen.
         colour: see colour_difference.
     """
     values = {
-        "fit": inlier_ratio, "agreement": agreement, "similarity": similarity, "misfit": misfit, "seen": seen
+        "fit": fit, "agreement": agreement, "similarity": similarity, "misfit": misfit, "seen": seen
     }
     words = {
-        "fit": f"{inlier_ratio:.0%} of the points fit the object",
+        "fit": f"{fit:.0%} of the points fit the object",
         "agreement": f"{agreement:.0%} of the object agrees with the depth",
         "similarity": f"similarity {similarity:.2f} to the reference",
         "misfit": "" if misfit is None else f"colours {misfit:.2f} apart in their places",

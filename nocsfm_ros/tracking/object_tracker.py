@@ -15,6 +15,7 @@ from nocsfm_ros.geometry.transforms import motion_between, moved, rotation_angle
 from nocsfm_ros.matching.localiser import find_candidates
 from nocsfm_ros.object_model import ObjectModel
 from nocsfm_ros.tracking.pose_filter import PoseFilter
+from nocsfm_ros.tracking.pose_graph import PoseGraph
 from nocsfm_ros.tracking.prediction import MAX_STEP_S, Velocity
 from nocsfm_ros.types import (
     BoxXywh,
@@ -27,6 +28,7 @@ from nocsfm_ros.types import (
 )
 
 SAME_PLACE = 0.5  # share of a mask that lies in another object's mask, from which both cannot be right
+NEW_SIDE_DEG, NEW_SIDE_SHARE = 5.0, 0.07  # a view that turned less has no other side
 SURER = 0.1  # confidence above the other's that takes its place from it
 # CIELAB chroma that the confidence forgives for the lamp's sake, and what it is worth among look-alikes
 FORGIVEN_COLOUR, COLOUR_WEIGHT = 12.0, 0.1
@@ -43,7 +45,7 @@ class ObjectTracker:
 
     def __init__(self, model: ObjectModel, estimator: Estimator, config: Config) -> None:
         self.model, self.estimator, self.config = model, estimator, config
-        self.filter, self.velocity = PoseFilter(), Velocity()
+        self.filter, self.velocity, self.graph = PoseFilter(), Velocity(), PoseGraph(model)
         self.reset()
 
     def reset(self) -> None:
@@ -192,13 +194,17 @@ class ObjectTracker:
             return
         first = self.model.scale_m is None
         nearest_deg = rotation_angle_deg(self.model.nearest_view(pose.R_cam_obj).R_cam_obj, pose.R_cam_obj)
-        new = nearest_deg >= gates.keyframe_min_deg and estimate.confidence >= gates.keyframe_confidence
-        if not (first or new) or _touches_border(box_xywh, frame):
+        # past an edge a side comes into view at once: it is as new as another viewpoint
+        new_side = nearest_deg >= NEW_SIDE_DEG and estimate.new_share > NEW_SIDE_SHARE
+        new = nearest_deg >= gates.keyframe_min_deg or new_side
+        if not (first or new and estimate.confidence >= gates.keyframe_confidence) or _touches_border(box_xywh, frame):
             return
         self.model.scale_m = self.model.scale_m or pose.scale_m
         if len(self.model.views) > gates.max_keyframes:
             self.model.drop_most_redundant()
-        self.model.add_view(self.estimator.make_view(frame, estimate.mask, box_xywh, pose.T_cam_obj))
+        view = self.estimator.make_view(frame, estimate.mask, box_xywh, pose.T_cam_obj)
+        self.model.add_view(view)
+        self.graph.add(view, self.config.registration)
 
     def _count_failure(self) -> None:
         self.failures += 1
