@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -45,7 +46,7 @@ from nocsfm_ros.verification import (
 )
 
 MIN_POINTS = 30
-MIN_KNOWN = 0.2  # of the live points: with fewer on known sides they all count
+MAX_NEW = 0.75  # of the live points: where even more are on sides not seen yet, they count against the pose
 REFINED_WHEN_TRACKED, REFINED_WHEN_SEARCHED = 2, 4  # hypotheses given to ICP, 7 to 15 ms each
 LOOK_WEIGHT = 2.0  # similarity against geometric fit, when refined poses are compared; measured on held-out renders
 COLOUR_WEIGHT = 1.0  # misfit of the colours, likewise: features hardly see a turn of 20 degrees
@@ -153,10 +154,6 @@ class Estimator:
         if len(points_cam) < MIN_POINTS:
             return self._answer(look, mask_crop, f"only {len(points_cam)} pixels of the mask have depth")
         new_share = 0.0
-        if priors and model.cloud is not None:  # what is followed may turn another side to the camera
-            new = is_new_side(priors[0], points_cam, model)
-            if (~new).sum() >= max(MIN_POINTS, MIN_KNOWN * len(new)):
-                points_cam, pixels_uv, new_share = points_cam[~new], pixels_uv[~new], float(new.mean())
         with self._timed("hypotheses"):
             predicted = self._flow_pose(look, points_cam, pixels_uv, model), self._match_pose(look, mask_crop, model)
             hypotheses = [
@@ -172,8 +169,14 @@ class Estimator:
                 best = best_pose(
                     hypotheses, points_cam, model.cloud, self.config.registration, look.likeness,
                     REFINED_WHEN_TRACKED if priors else REFINED_WHEN_SEARCHED,
+                    # what is followed may turn another side to the camera
+                    partial(is_new_side, model=model) if priors else None,
                 )
             best = self._coloured(best, look, model)
+            if priors:
+                new_share = float(is_new_side(best.pose, points_cam, model).mean())
+                if new_share <= MAX_NEW:
+                    best = replace(best, inlier_ratio=min(best.inlier_ratio / (1 - new_share), 1.0))
         probability = float(look.nocs_map.mask_prob[mask_crop].mean())
         confidence, reason, similarity, colour = self._verify(look, model, best, mask_crop, probability)
         if confidence >= self.config.tracking.min_confidence:

@@ -27,6 +27,7 @@ DEPTH_NOISE = 0.006  # metres at one metre, growing with the square: three devia
 MAX_CLOUD_POINTS, NORMAL_NEIGHBOURS = 4000, 20
 MAX_LIVE_POINTS, LIVE_NEIGHBOURS = 600, 15  # more live points cost time and give no better poses
 MAX_SCORED = 300
+NEW_SIDE_SCORE = 0.5  # of a point of which nothing is known: between one that fits and one that does not
 ICP_PASSES = ((1.0, 15), (1 / 3, 10), (1 / 7, 10))  # (share of icp_distance, most iterations)
 NORMAL_NOISE = 0.06  # rad, of normals estimated on depth: motions seen only through it are not seen at all
 MIN_SIGMA_M = 0.0005
@@ -174,6 +175,7 @@ def score_pose(
 def best_pose(
     hypotheses: Sequence[SimilarityPose], points_cam: Float64Array, cloud: ObjectCloud, config: RegistrationConfig,
     bonus: Callable[[SimilarityPose], float] = lambda pose: 0.0, num_refined: int = 3,
+    is_new: Callable[[SimilarityPose, Float64Array], BoolArray] | None = None,
 ) -> Registration:
     """Score every hypothesis, refine the `num_refined` best, and take the one the live points fit best.
 
@@ -181,6 +183,7 @@ def best_pose(
         hypotheses: at least one.
         points_cam: (N, 3) metres, the live object.
         bonus: added to the score of a refined pose, which lies in [0, 1]: what shape alone cannot tell.
+        is_new: which points (M, 3) a pose puts on sides not seen yet; they count for every pose alike.
 
     Raises:
         ShapeError: no hypothesis or no point.
@@ -189,12 +192,15 @@ def best_pose(
         raise ShapeError("hypotheses and live points", got=(len(hypotheses), len(points_cam)), expected="at least one")
     some = points_cam[:: 1 + len(points_cam) // MAX_SCORED]
 
+    def fit(pose: SimilarityPose, radius_m: float) -> float:
+        scores = _robust_scores(_distances(pose, some, cloud), radius_m)
+        return float((scores if is_new is None else np.where(is_new(pose, some), NEW_SIDE_SCORE, scores)).mean())
+
     def coarse(pose: SimilarityPose) -> float:
-        return _robust_score(_distances(pose, some, cloud), config.icp_distance * pose.scale_m)
+        return fit(pose, config.icp_distance * pose.scale_m)
 
     def fine(result: Registration) -> float:
-        fit = _robust_score(_distances(result.pose, some, cloud), _inlier_distance_m(result.pose, cloud, config))
-        return fit + bonus(result.pose)
+        return fit(result.pose, _inlier_distance_m(result.pose, cloud, config)) + bonus(result.pose)
 
     starts = sorted(hypotheses, key=coarse, reverse=True)[:num_refined]
     live = _live_cloud(points_cam, cloud, config)
@@ -256,7 +262,7 @@ def _refined(
         refined = SimilarityPose(nearest_rotation(T_cam_obj[:3, :3]), T_cam_obj[:3, 3], pose.scale_m)
     radius_m = _inlier_distance_m(pose, cloud, config)
     before, after = _distances(pose, points_cam, cloud), _distances(refined, points_cam, cloud)
-    if _robust_score(before, radius_m) > _robust_score(after, radius_m):
+    if _robust_scores(before, radius_m).mean() > _robust_scores(after, radius_m).mean():
         refined, after = pose, before
     inlier = after <= radius_m
     return Registration(
@@ -314,9 +320,9 @@ def _distances(pose: SimilarityPose, points_cam: Float64Array, cloud: ObjectClou
     return distance
 
 
-def _robust_score(distance: Float64Array, radius_m: float) -> float:
-    """Mean of 1 - (d / radius)^2, not under 0: rewards near points, ignores far ones."""
-    return float(np.maximum(0.0, 1.0 - (distance / radius_m) ** 2).mean())
+def _robust_scores(distance: Float64Array, radius_m: float) -> Float64Array:
+    """1 - (d / radius)^2, not under 0: rewards near points, ignores far ones."""
+    return np.maximum(0.0, 1.0 - (distance / radius_m) ** 2)
 
 
 def _covariance(pose: SimilarityPose, points_cam: Float64Array, cloud: ObjectCloud) -> Float64Array:
