@@ -23,7 +23,7 @@ from nocsfm_ros.registration import (
     refine,
     score_pose,
 )
-from nocsfm_ros.types import Float64Array, SimilarityPose
+from nocsfm_ros.types import BoolArray, Float64Array, SimilarityPose
 
 CONFIG = RegistrationConfig()
 SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "data" / "nocs_samples"
@@ -181,6 +181,24 @@ def test_best_pose_among_wrong_ones_is_the_right_one() -> None:
     wrong = [pose_of(turned(T, angle, 0.03, seed=index)) for index, angle in enumerate((60, 90, 120, 150, 180))]
     found = best_pose([*wrong, pose_of(turned(T, 12, 0.01, seed=9))], seen_from(T, 1500, 1), CLOUD, CONFIG)
     assert errors(found.pose, T)[0] < 1
+
+
+def test_best_pose_is_not_drawn_to_cover_a_side_not_seen_before() -> None:
+    T = turned(T_CAM_OBJ, 3)
+    live = seen_from(T, 1500, 1)
+    other_side = seen_from(T, 1500, 2)[:700] + (0.0, 0.0, 0.06)  # behind what is known: fits a pose further away
+    points_cam = np.concatenate([live[:500], other_side])
+    right, away = pose_of(T), pose_of(make_T(T[:3, :3], T[:3, 3] + (0, 0, 0.06)))
+
+    def is_new(pose: SimilarityPose, points: Float64Array) -> BoolArray:
+        _, distance_m = CLOUD.nearest(transform(invert(pose.T_cam_obj), points))
+        behind = points[:, 2] > np.median(transform(pose.T_cam_obj, CLOUD.points_obj)[:, 2])
+        return np.asarray((distance_m > 0.01) & behind)
+
+    drawn = best_pose([right, away], points_cam, CLOUD, CONFIG, num_refined=2)
+    assert errors(drawn.pose, T)[1] > 0.03
+    found = best_pose([right, away], points_cam, CLOUD, CONFIG, num_refined=2, is_new=is_new)
+    assert errors(found.pose, T)[1] < 0.005
 
 
 def test_best_pose_of_no_hypothesis_raises() -> None:

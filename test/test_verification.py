@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +11,15 @@ import torch
 from nocsfm_ros.flow.model import EncodedView
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.localiser import ReferenceFeatures
-from nocsfm_ros.object_model import View
+from nocsfm_ros.object_model import ObjectModel, View
+from nocsfm_ros.registration import ObjectCloud
 from nocsfm_ros.types import BoolArray, ObjectCrop, SimilarityPose
 from nocsfm_ros.verification import (
     chroma,
     colour_difference,
     combine_looks,
     combine_scores,
+    is_new_side,
     look_similarity,
     pose_similarity,
 )
@@ -44,7 +48,7 @@ def view_of(features: FeatureMap, mask: BoolArray, has_depth: bool = True) -> Vi
     points = (np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(K_CROP).T).astype(np.float32)
     points[~mask if has_depth else slice(None)] = np.nan
     coloured = points[mask if has_depth else np.zeros_like(mask)].astype(np.float64)
-    return View(np.eye(4), np.eye(4), 0.2, ENCODED, SEARCH, features, mask, points, np.zeros((0, 3)), coloured,
+    return View(np.eye(4), np.eye(4), 0.2, ENCODED, SEARCH, CROP, features, mask, points, np.zeros((0, 3)), coloured,
                 np.zeros((len(coloured), 2), np.float32), np.zeros((len(coloured), 3), np.float32))
 
 
@@ -145,3 +149,20 @@ def test_looks_without_depth_need_mask_and_similarity() -> None:
     assert combine_looks(0.55, 0.95)[0] == 1.0
     assert combine_looks(0.3, 0.95) == (0.0, "similarity 0.30 to the reference")
     assert combine_looks(0.55, 0.5) == (0.0, "mask probability 0.50")
+
+
+def test_new_side_is_what_no_view_could_see() -> None:
+    depth_m = np.full((SIDE, SIDE), 3.0, np.float32)
+    depth_m[WHOLE] = 1.0  # a plate of 0.35 m before a wall
+    view = replace(view_of(features_of(0), WHOLE), crop=replace(CROP, depth_m=depth_m))
+    plate = view.feature_points_obj[WHOLE][::7].astype(np.float64)
+    model = ObjectModel("plate", [view], 0.2, ObjectCloud(plate, viewpoints_obj=np.zeros_like(plate)))
+    points = np.array([
+        [0.0, 0.0, 1.0],  # on the plate
+        [0.05, 0.0, 1.2],  # behind it
+        [0.25, 0.0, 1.0],  # beside it, where the wall was seen
+        [5.0, 0.0, 1.2],  # outside that picture
+    ])
+    assert is_new_side(STILL, points, model).tolist() == [False, True, False, True]
+    around = SimilarityPose(np.diag([-1.0, 1.0, -1.0]), np.array([0, 0, 2.0]), 0.2)  # seen from behind
+    assert is_new_side(around, np.array([[0.0, 0.0, 0.995]]), model).tolist() == [True]

@@ -36,6 +36,7 @@ class ScriptedEstimator:
         self.script: list[tuple[SimilarityPose | None, float]] = []
         self.asked: list[Sequence[SimilarityPose]] = []
         self.views: list[View | None] = []
+        self.new_share = 0.0
 
     def encode_frame(self, frame: RgbdFrame) -> None:
         return None
@@ -48,7 +49,8 @@ class ScriptedEstimator:
         self.views.append(view)
         pose, confidence = self.script.pop(0)
         crop: Any = SimpleNamespace()
-        return PoseEstimate(pose, MASK, np.zeros((HEIGHT, WIDTH, 3), np.float32), crop, confidence=confidence)
+        return PoseEstimate(pose, MASK, np.zeros((HEIGHT, WIDTH, 3), np.float32), crop, confidence=confidence,
+                            new_share=self.new_share)
 
     def second_look(self, frame: RgbdFrame, estimate: PoseEstimate, model: ObjectModel) -> PoseEstimate:
         return estimate
@@ -60,8 +62,10 @@ class ScriptedEstimator:
 def _view(T_cam_obj: Any, scale_m: float | None = 0.2) -> View:
     points = np.random.default_rng(0).uniform(-0.04, 0.04, (200, 3))
     nothing: Any = None
+    cells = np.zeros((2, 2, 3), np.float32)
     return View(
-        T_cam_obj, np.eye(4), scale_m, nothing, nothing, nothing, nothing, nothing, points, points[:0], nothing, nothing
+        T_cam_obj, np.eye(4), scale_m, nothing, nothing, nothing, nothing, nothing, cells, points, points[:0], nothing,
+        nothing,
     )
 
 
@@ -200,6 +204,17 @@ def test_sure_new_view_becomes_a_keyframe_and_the_reference_stays(
     assert len(tracker.model.views) == 3  # 20 and 40 deg: 10 and 30 lie within 15 deg of another
     tracker.reset()
     assert tracker.model.views == [reference] and tracker.state is TrackState.SEARCHING
+
+
+@pytest.mark.parametrize(("turn_deg", "new_share", "is_kept"), [(6, 0.2, True), (3, 0.2, False), (6, 0.02, False)])
+def test_side_that_comes_into_view_becomes_a_keyframe_before_the_viewpoint_is_new(
+    tracker: ObjectTracker, estimator: ScriptedEstimator, turn_deg: float, new_share: float, is_kept: bool
+) -> None:
+    acquire(tracker, estimator)
+    estimator.new_share = new_share
+    estimator.script += [(pose_at(0, turn_deg), 0.9)]
+    tracker.update(frame_at(1))
+    assert len(tracker.model.views) == 1 + is_kept
 
 
 def test_unsure_view_is_no_keyframe(tracker: ObjectTracker, estimator: ScriptedEstimator) -> None:

@@ -39,7 +39,8 @@ def view_from(angle_deg: float, error_deg: float) -> View:
     grid = np.full((2, 2, 3), np.nan, np.float32)
     grid[0, 0] = some[0]
     view = View(
-        T_cam_obj, np.eye(4), SCALE_M, nothing, nothing, nothing, nothing, grid, some, some[:5], nothing, nothing
+        T_cam_obj, np.eye(4), SCALE_M, nothing, nothing, nothing, nothing, nothing, grid, some, some[:5], nothing,
+        nothing,
     )
     return moved_view(view, np.concatenate([np.zeros(3), np.radians([0, error_deg, 0])]))
 
