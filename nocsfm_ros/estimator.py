@@ -100,7 +100,7 @@ class Estimator:
 
     def estimate(
         self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Sequence[SimilarityPose] = (),
-        view: View | None = None,
+        view: View | None = None, is_followed: bool = False,
     ) -> PoseEstimate:
         """The object's pose in the frame, looked for near a box.
 
@@ -110,12 +110,13 @@ class Estimator:
             model: the object.
             priors: believable poses (the last one, the predicted one), best first.
             view: the one that the box looks like; else the nearest to the first prior, or the reference.
+            is_followed: the object is known to be here: it may turn a side to the camera that was not seen before.
 
         Returns:
             An estimate; its pose is None, with the reason, when there are not enough points or matches for one.
         """
         look = self._look(frame, box_xywh, view or model.nearest_view(priors[0].R_cam_obj if priors else None))
-        estimate = self._from_mask(look, model, priors)
+        estimate = self._from_mask(look, model, priors, is_followed)
         if model.cloud is None or estimate.confidence >= self.config.tracking.min_confidence:
             return estimate
         everywhere = np.ones(look.crop.depth_m.shape, bool)
@@ -145,7 +146,9 @@ class Estimator:
             )
         return _Look(frame, view, crop, nocs_map, feature_crop, features, ColourPicture(crop))
 
-    def _from_mask(self, look: _Look, model: ObjectModel, priors: Sequence[SimilarityPose]) -> PoseEstimate:
+    def _from_mask(
+        self, look: _Look, model: ObjectModel, priors: Sequence[SimilarityPose], is_followed: bool = False
+    ) -> PoseEstimate:
         """The usual way: the flow's mask says which depth pixels are the object."""
         mask_crop = largest_component(look.nocs_map.mask_prob > self.config.registration.mask_threshold)
         if mask_crop.sum() < self.config.tracking.min_mask_pixels:
@@ -153,7 +156,6 @@ class Estimator:
         points_cam, pixels_uv = object_points(look.crop.depth_m, mask_crop, look.crop.K_crop, self.config.registration)
         if len(points_cam) < MIN_POINTS:
             return self._answer(look, mask_crop, f"only {len(points_cam)} pixels of the mask have depth")
-        new_share = 0.0
         with self._timed("hypotheses"):
             predicted = self._flow_pose(look, points_cam, pixels_uv, model), self._match_pose(look, mask_crop, model)
             hypotheses = [
@@ -162,21 +164,7 @@ class Estimator:
             ]
         if not hypotheses:
             return self._answer(look, mask_crop, "no three correspondences agree on a pose")
-        if model.cloud is None:  # a reference without depth: this frame gives the scale, and the cloud comes from it
-            best = Registration(hypotheses[0], 1.0, 0.0, UNREFINED_COVARIANCE)
-        else:
-            with self._timed("registration"):
-                best = best_pose(
-                    hypotheses, points_cam, model.cloud, self.config.registration, look.likeness,
-                    REFINED_WHEN_TRACKED if priors else REFINED_WHEN_SEARCHED,
-                    # what is followed may turn another side to the camera
-                    partial(is_new_side, model=model) if priors else None,
-                )
-            best = self._coloured(best, look, model)
-            if priors:
-                new_share = float(is_new_side(best.pose, points_cam, model).mean())
-                if new_share <= MAX_NEW:
-                    best = replace(best, inlier_ratio=min(best.inlier_ratio / (1 - new_share), 1.0))
+        best, new_share = self._registered(look, model, hypotheses, points_cam, bool(priors), is_followed)
         probability = float(look.nocs_map.mask_prob[mask_crop].mean())
         confidence, reason, similarity, colour = self._verify(look, model, best, mask_crop, probability)
         if confidence >= self.config.tracking.min_confidence:
@@ -186,6 +174,27 @@ class Estimator:
                 points_obj, best.pose, model, SAME_SURFACE
             )
         return self._answer(look, mask_crop, reason, best, confidence, similarity, colour, new_share)
+
+    def _registered(
+        self, look: _Look, model: ObjectModel, hypotheses: Sequence[SimilarityPose], points_cam: Float64Array,
+        has_priors: bool, is_followed: bool,
+    ) -> tuple[Registration, float]:
+        """The best pose, and the share of the points on sides not seen yet, which do not count against it."""
+        if model.cloud is None:  # a reference without depth: this frame gives the scale, and the cloud comes from it
+            return Registration(hypotheses[0], 1.0, 0.0, UNREFINED_COVARIANCE), 0.0
+        is_new = partial(is_new_side, model=model) if is_followed else None
+        with self._timed("registration"):
+            best = best_pose(
+                hypotheses, points_cam, model.cloud, self.config.registration, look.likeness,
+                REFINED_WHEN_TRACKED if has_priors else REFINED_WHEN_SEARCHED, is_new,
+            )
+        best = self._coloured(best, look, model)
+        if is_new is None:
+            return best, 0.0
+        new_share = float(is_new(best.pose, points_cam).mean())
+        if new_share > MAX_NEW:
+            return best, new_share
+        return replace(best, inlier_ratio=min(best.inlier_ratio / (1 - new_share), 1.0)), new_share
 
     def _from_surface(self, look: _Look, model: ObjectModel, prior: SimilarityPose) -> PoseEstimate:
         """When the mask misleads (an occluder, a hand): the depth pixels near the surface where it should be."""

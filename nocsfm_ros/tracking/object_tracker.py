@@ -84,7 +84,7 @@ class ObjectTracker:
         box_xywh = self._projected_box(predicted, frame)
         if box_xywh is None:
             return _nothing(frame, "the predicted pose is outside the picture")
-        estimate = self.estimator.estimate(frame, box_xywh, self.model, [predicted, last])
+        estimate = self.estimator.estimate(frame, box_xywh, self.model, [predicted, last], is_followed=True)
         return self._gated(estimate, self.config.tracking.min_confidence, last)
 
     def _search(self, frame: RgbdFrame) -> PoseEstimate:

@@ -43,7 +43,7 @@ class ScriptedEstimator:
 
     def estimate(
         self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Sequence[SimilarityPose] = (),
-        view: View | None = None,
+        view: View | None = None, is_followed: bool = False,
     ) -> PoseEstimate:
         self.asked.append(priors)
         self.views.append(view)
@@ -265,7 +265,8 @@ class Scene:
         return None
 
     def estimate(
-        self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Any = (), view: View | None = None
+        self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Any = (), view: View | None = None,
+        is_followed: bool = False,
     ) -> PoseEstimate:
         column, confidence = self.seen[model.object_id]
         mask = np.zeros((HEIGHT, WIDTH), bool)
@@ -373,7 +374,8 @@ class Doubles(Scene):
         self.colours = colours
 
     def estimate(
-        self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Any = (), view: View | None = None
+        self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Any = (), view: View | None = None,
+        is_followed: bool = False,
     ) -> PoseEstimate:
         column = min((5, 50), key=lambda place: abs(place - box_xywh[0]))
         self.seen[model.object_id] = column, 0.9
