@@ -160,8 +160,8 @@ class Estimator:
             predicted = self._flow_pose(look, points_cam, pixels_uv, model), self._match_pose(look, mask_crop, model)
             hypotheses = [
                 *(pose for pose in predicted if pose is not None),
-                *(priors or guessed_poses(look.crop, points_cam, look.view, model)),
-            ]
+                *(reversed(priors) if priors else guessed_poses(look.crop, points_cam, look.view, model)),
+            ]  # the last one is refined whatever its score: shape cannot tell every turn
         if not hypotheses:
             return self._answer(look, mask_crop, "no three correspondences agree on a pose")
         best, new_share = self._registered(look, model, hypotheses, points_cam, bool(priors), is_followed)

@@ -181,6 +181,7 @@ def best_pose(
 
     Args:
         hypotheses: at least one.
+        num_refined: of them; the last hypothesis is always among these.
         points_cam: (N, 3) metres, the live object.
         bonus: added to the score of a refined pose, which lies in [0, 1]: what shape alone cannot tell.
         is_new: which points (M, 3) a pose puts on sides not seen yet; they count for every pose alike.
@@ -202,7 +203,8 @@ def best_pose(
     def fine(result: Registration) -> float:
         return fit(result.pose, _inlier_distance_m(result.pose, cloud, config)) + bonus(result.pose)
 
-    starts = sorted(hypotheses, key=coarse, reverse=True)[:num_refined]
+    *others, last = hypotheses
+    starts = [last, *sorted(others, key=coarse, reverse=True)[: num_refined - 1]]
     live = _live_cloud(points_cam, cloud, config)
     return max((_refined(pose, live, cloud, config) for pose in starts), key=fine)
 
