@@ -47,7 +47,7 @@ from nocsfm_ros.verification import (
 
 MIN_POINTS = 30
 MAX_NEW = 0.75  # of the live points: where even more are on sides not seen yet, they count against the pose
-REFINED_WHEN_TRACKED, REFINED_WHEN_SEARCHED = 2, 4  # hypotheses given to ICP, 7 to 15 ms each
+REFINED_WHEN_TRACKED, REFINED_WHEN_SEARCHED = 1, 4  # hypotheses given to ICP beside the prior, 7 to 15 ms each
 LOOK_WEIGHT = 2.0  # similarity against geometric fit, when refined poses are compared; measured on held-out renders
 COLOUR_WEIGHT = 1.0  # misfit of the colours, likewise: features hardly see a turn of 20 degrees
 BOX_SLACK = 0.15  # of scale_m: room for the sides not seen yet
@@ -160,11 +160,12 @@ class Estimator:
             predicted = self._flow_pose(look, points_cam, pixels_uv, model), self._match_pose(look, mask_crop, model)
             hypotheses = [
                 *(pose for pose in predicted if pose is not None),
-                *(reversed(priors) if priors else guessed_poses(look.crop, points_cam, look.view, model)),
-            ]  # the last one is refined whatever its score: shape cannot tell every turn
-        if not hypotheses:
+                *(priors[1:] if priors else guessed_poses(look.crop, points_cam, look.view, model)),
+            ]
+        if not hypotheses and not priors:
             return self._answer(look, mask_crop, "no three correspondences agree on a pose")
-        best, new_share = self._registered(look, model, hypotheses, points_cam, bool(priors), is_followed)
+        near = priors[0] if priors else None
+        best, new_share = self._registered(look, model, hypotheses, points_cam, near, is_followed)
         probability = float(look.nocs_map.mask_prob[mask_crop].mean())
         confidence, reason, similarity, colour = self._verify(look, model, best, mask_crop, probability)
         if confidence >= self.config.tracking.min_confidence:
@@ -177,16 +178,17 @@ class Estimator:
 
     def _registered(
         self, look: _Look, model: ObjectModel, hypotheses: Sequence[SimilarityPose], points_cam: Float64Array,
-        has_priors: bool, is_followed: bool,
+        near: SimilarityPose | None, is_followed: bool,
     ) -> tuple[Registration, float]:
         """The best pose, and the share of the points on sides not seen yet, which do not count against it."""
         if model.cloud is None:  # a reference without depth: this frame gives the scale, and the cloud comes from it
-            return Registration(hypotheses[0], 1.0, 0.0, UNREFINED_COVARIANCE), 0.0
+            first = hypotheses[0] if near is None else near
+            return Registration(first, 1.0, 0.0, UNREFINED_COVARIANCE), 0.0
         is_new = partial(is_new_side, model=model) if is_followed else None
         with self._timed("registration"):
             best = best_pose(
                 hypotheses, points_cam, model.cloud, self.config.registration, look.likeness,
-                REFINED_WHEN_TRACKED if has_priors else REFINED_WHEN_SEARCHED, is_new,
+                REFINED_WHEN_SEARCHED if near is None else REFINED_WHEN_TRACKED, is_new, near,
             )
         best = self._coloured(best, look, model)
         if is_new is None:

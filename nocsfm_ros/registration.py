@@ -175,21 +175,23 @@ def score_pose(
 def best_pose(
     hypotheses: Sequence[SimilarityPose], points_cam: Float64Array, cloud: ObjectCloud, config: RegistrationConfig,
     bonus: Callable[[SimilarityPose], float] = lambda pose: 0.0, num_refined: int = 3,
-    is_new: Callable[[SimilarityPose, Float64Array], BoolArray] | None = None,
+    is_new: Callable[[SimilarityPose, Float64Array], BoolArray] | None = None, near: SimilarityPose | None = None,
 ) -> Registration:
     """Score every hypothesis, refine the `num_refined` best, and take the one the live points fit best.
 
     Args:
         hypotheses: at least one.
-        num_refined: of them; the last hypothesis is always among these.
+        num_refined: of them.
         points_cam: (N, 3) metres, the live object.
         bonus: added to the score of a refined pose, which lies in [0, 1]: what shape alone cannot tell.
         is_new: which points (M, 3) a pose puts on sides not seen yet; they count for every pose alike.
+        near: a pose that is nearly right. It is refined whatever its score, as shape cannot tell every turn, and without
+            the first wide radius, in which a hand would draw it aside.
 
     Raises:
         ShapeError: no hypothesis or no point.
     """
-    if not hypotheses or len(points_cam) == 0:
+    if (not hypotheses and near is None) or len(points_cam) == 0:
         raise ShapeError("hypotheses and live points", got=(len(hypotheses), len(points_cam)), expected="at least one")
     some = points_cam[:: 1 + len(points_cam) // MAX_SCORED]
 
@@ -203,10 +205,13 @@ def best_pose(
     def fine(result: Registration) -> float:
         return fit(result.pose, _inlier_distance_m(result.pose, cloud, config)) + bonus(result.pose)
 
-    *others, last = hypotheses
-    starts = [last, *sorted(others, key=coarse, reverse=True)[: num_refined - 1]]
     live = _live_cloud(points_cam, cloud, config)
-    return max((_refined(pose, live, cloud, config) for pose in starts), key=fine)
+    results = [
+        _refined(pose, live, cloud, config) for pose in sorted(hypotheses, key=coarse, reverse=True)[:num_refined]
+    ]
+    if near is not None:
+        results.append(_refined(near, live, cloud, config, ICP_PASSES[1:]))
+    return max(results, key=fine)
 
 
 def refine(
@@ -247,12 +252,13 @@ def _thinned(points: Float64Array, voxel_m: float, most: int) -> tuple[small_gic
 
 
 def _refined(
-    pose: SimilarityPose, live: small_gicp.PointCloud, cloud: ObjectCloud, config: RegistrationConfig
+    pose: SimilarityPose, live: small_gicp.PointCloud, cloud: ObjectCloud, config: RegistrationConfig,
+    passes: Sequence[tuple[float, int]] = ICP_PASSES,
 ) -> Registration:
     points_cam = live.points()[:, :3]
     T_obj_cam = invert(pose.T_cam_obj)
     enough = min(live.size(), cloud.icp_target.size()) >= MIN_ICP_POINTS
-    for share, iterations in ICP_PASSES if enough else ():
+    for share, iterations in passes if enough else ():
         T_obj_cam = small_gicp.align(
             cloud.icp_target, live, cloud.tree, T_obj_cam, registration_type="GICP",
             max_correspondence_distance=max(share * config.icp_distance * pose.scale_m, 2 * cloud.voxel_m),
