@@ -185,8 +185,8 @@ def best_pose(
         points_cam: (N, 3) metres, the live object.
         bonus: added to the score of a refined pose, which lies in [0, 1]: what shape alone cannot tell.
         is_new: which points (M, 3) a pose puts on sides not seen yet; they count for every pose alike.
-        near: a pose that is nearly right. It is refined whatever its score, as shape cannot tell every turn, and without
-            the first wide radius, in which a hand would draw it aside.
+        near: a pose that is nearly right. It is refined whatever its score, as shape cannot tell every turn, and
+            without the first wide radius, in which a hand would draw it aside.
 
     Raises:
         ShapeError: no hypothesis or no point.
