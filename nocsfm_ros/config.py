@@ -103,7 +103,8 @@ class RegistrationConfig:
         low=0.005, high=0.5,
     )
     inlier_distance: float = _tunable(
-        0.02, "a live point this near the object memory agrees with it, as a share of scale_m (at least 4 mm)",
+        0.02, "a live point this near the object memory agrees with it, as a share of scale_m (at least 4 mm, and 6 mm "
+        "times the square of the range in metres: depth cameras are no better)",
         low=0.002, high=0.2,
     )
     seed: int = _tunable(0, "of the random samples: the same frames give the same poses", low=0, high=2**31 - 1)
@@ -132,8 +133,10 @@ class TrackingConfig:
                                   low=0, high=200)
     keyframe_min_deg: float = _tunable(15.0, "a view nearer than this to a keyframe is not a new one", unit="deg",
                                        low=1.0, high=90.0)
-    keyframe_confidence: float = _tunable(0.85, "needed to become a keyframe: a bad one poisons the memory", low=0.0,
-                                          high=1.0)
+    keyframe_confidence: float = _tunable(
+        0.75, "needed to become a keyframe: a bad one poisons the memory, without new ones a turning object is lost",
+        low=0.0, high=1.0,
+    )
 
 
 @dataclass(frozen=True)

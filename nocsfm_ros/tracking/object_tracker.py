@@ -20,7 +20,6 @@ from nocsfm_ros.tracking.prediction import MAX_STEP_S, Velocity
 from nocsfm_ros.types import (
     BoxXywh,
     Float32Array,
-    Float64Array,
     PoseEstimate,
     RgbdFrame,
     SimilarityPose,
@@ -30,7 +29,6 @@ from nocsfm_ros.types import (
 
 SAME_PLACE = 0.5  # share of a mask that lies in another object's mask, from which both cannot be right
 NEW_SIDE_DEG, NEW_SIDE_SHARE = 5.0, 0.07  # a view that turned less has no other side
-KNOWN_TURN_DEG = 4.0  # deviation of a turn that shape and colours determine well
 SURER = 0.1  # confidence above the other's that takes its place from it
 # CIELAB chroma that the confidence forgives for the lamp's sake, and what it is worth among look-alikes
 FORGIVEN_COLOUR, COLOUR_WEIGHT = 12.0, 0.1
@@ -199,9 +197,7 @@ class ObjectTracker:
         # past an edge a side comes into view at once: it is as new as another viewpoint
         new_side = nearest_deg >= NEW_SIDE_DEG and estimate.new_share > NEW_SIDE_SHARE
         new = nearest_deg >= gates.keyframe_min_deg or new_side
-        known_turn = _widest_deg(estimate.covariance[3:, 3:]) < KNOWN_TURN_DEG
-        sure = estimate.confidence >= (gates.acquire_confidence if known_turn else gates.keyframe_confidence)
-        if not (first or new and sure) or _touches_border(box_xywh, frame):
+        if not (first or new and estimate.confidence >= gates.keyframe_confidence) or _touches_border(box_xywh, frame):
             return
         self.model.scale_m = self.model.scale_m or pose.scale_m
         if len(self.model.views) > gates.max_keyframes:
@@ -276,11 +272,6 @@ def _nothing(frame: RgbdFrame, reason: str) -> PoseEstimate:
     width, height = frame.size_wh
     nocs: Float32Array = np.zeros((height, width, 3), np.float32)
     return PoseEstimate(pose=None, mask=np.zeros((height, width), bool), nocs=nocs, reason=reason)
-
-
-def _widest_deg(covariance: Float64Array) -> float:
-    """The largest standard deviation of a turn, degrees, of a (3, 3) covariance in rad^2."""
-    return float(np.degrees(np.sqrt(np.linalg.eigvalsh(covariance)[-1])))
 
 
 def _touches_border(box_xywh: BoxXywh, frame: RgbdFrame) -> bool:
