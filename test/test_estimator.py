@@ -38,8 +38,8 @@ def test_a_frame_is_encoded_once_for_all_objects_and_the_next_one_again() -> Non
     assert estimator.encode_frame(frames[1]) is not first[0] and len(backbone.sizes) == 2
 
 
-@pytest.mark.parametrize(("half_size_m", "kept"), [(0.05, [True, True, False, False]), (0.3, [True, True, True, False])])
-def test_mask_ends_near_the_known_box_and_where_coordinates_end(half_size_m: float, kept: list[bool]) -> None:
+@pytest.mark.parametrize(("half_size_m", "kept"), [(0.05, [1, 1, 0, 0]), (0.3, [1, 1, 1, 0])])
+def test_mask_ends_near_the_known_box_and_where_coordinates_end(half_size_m: float, kept: list[int]) -> None:
     points = np.random.default_rng(0).uniform(-half_size_m, half_size_m, (500, 3))
     model = ObjectModel("box", [], 0.4, ObjectCloud(points))
     x_m = np.array([0.0, 0.06, 0.19, 0.21])  # 0.4 m of scale: coordinates end at 0.2
