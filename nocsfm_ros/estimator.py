@@ -345,8 +345,7 @@ def within_memory(
 ) -> BoolArray:
     """The mask without the pixels whose depth lies well outside the box of what is known of the object.
 
-    Cuts off occluders and hands that the flow took for the object; pixels without depth stay. However the memory grows,
-    it ends where the object's coordinates do: an arm does not become part of what it holds.
+    Cuts off occluders and hands that the flow took for the object; pixels without depth stay.
 
     Args:
         mask_crop: (S, S) bool.
@@ -357,8 +356,7 @@ def within_memory(
     if model.cloud is None:
         return mask_crop
     low, high = _widened_box(model.cloud, BOX_SLACK * pose.scale_m)
-    half_m = pose.scale_m / 2
-    outside = ((points_obj < low.clip(min=-half_m)) | (points_obj > high.clip(max=half_m))).any(axis=2)  # False for NaN
+    outside = ((points_obj < low) | (points_obj > high)).any(axis=2)  # False for NaN
     result: BoolArray = mask_crop & ~outside
     return result
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 
 from nocsfm_ros.config import Config
 from nocsfm_ros.estimator import Estimator, within_memory
@@ -38,13 +37,11 @@ def test_a_frame_is_encoded_once_for_all_objects_and_the_next_one_again() -> Non
     assert estimator.encode_frame(frames[1]) is not first[0] and len(backbone.sizes) == 2
 
 
-@pytest.mark.parametrize(("half_size_m", "kept"), [(0.05, [1, 1, 0, 0]), (0.3, [1, 1, 1, 0])])
-def test_mask_ends_near_the_known_box_and_where_coordinates_end(half_size_m: float, kept: list[int]) -> None:
-    points = np.random.default_rng(0).uniform(-half_size_m, half_size_m, (500, 3))
+def test_mask_ends_near_the_known_box_and_keeps_pixels_without_depth() -> None:
+    points = np.random.default_rng(0).uniform(-0.05, 0.05, (500, 3))
     model = ObjectModel("box", [], 0.4, ObjectCloud(points))
-    x_m = np.array([0.0, 0.06, 0.19, 0.21])  # 0.4 m of scale: coordinates end at 0.2
-    points_obj = np.stack([x_m, np.zeros(4), np.zeros(4)], axis=1)[None].astype(np.float32)
+    x_m = np.array([0.0, 0.09, 0.13])  # the box ends at 0.05, and 0.06 is the slack
+    points_obj = np.stack([x_m, np.zeros(3), np.zeros(3)], axis=1)[None].astype(np.float32)
     pose = SimilarityPose(np.eye(3), np.array([0, 0, 1.0]), 0.4)
-    assert within_memory(np.ones((1, 4), bool), points_obj, pose, model).tolist() == [kept]
-    unknown = np.full_like(points_obj, np.nan)
-    assert within_memory(np.ones((1, 4), bool), unknown, pose, model).all()
+    assert within_memory(np.ones((1, 3), bool), points_obj, pose, model).tolist() == [[True, True, False]]
+    assert within_memory(np.ones((1, 3), bool), np.full_like(points_obj, np.nan), pose, model).all()
