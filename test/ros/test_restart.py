@@ -68,7 +68,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_the_reference_is_set(robot:
 def test_a_missing_folder_is_refused_unless_it_is_to_be_made(robot: Any, tmp_path: Path, eventually: Any) -> None:
     node = robot.start_node(active=False, parameters={"references": str(tmp_path / "missing")})
     eventually(lambda: "no folder" in node._problem)
-    assert robot.state(node) == "unconfigured"
+    robot.wait_state(node, "unconfigured")  # back from configuring
 
 
 def test_saving_without_a_folder_is_refused_at_start(robot: Any) -> None:
