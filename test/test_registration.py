@@ -201,6 +201,14 @@ def test_best_pose_is_not_drawn_to_cover_a_side_not_seen_before() -> None:
     assert errors(found.pose, T)[1] < 0.005
 
 
+def test_best_pose_always_refines_the_pose_that_is_nearly_right() -> None:
+    T = turned(T_CAM_OBJ, 10, seed=2)
+    live, near = seen_from(T, 1500, 1), pose_of(turned(T, 2, 0.003, seed=5))
+    assert errors(best_pose([], live, CLOUD, CONFIG, near=near).pose, T)[0] < 0.5
+    wrong = [pose_of(turned(T, angle, 0.02, seed=angle)) for angle in (50, 70)]
+    assert errors(best_pose(wrong, live, CLOUD, CONFIG, num_refined=1, near=near).pose, T)[0] < 0.5
+
+
 def test_best_pose_of_no_hypothesis_raises() -> None:
     with pytest.raises(ShapeError):
         best_pose([], seen_from(T_CAM_OBJ, 100), CLOUD, CONFIG)
