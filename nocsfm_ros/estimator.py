@@ -182,7 +182,7 @@ class Estimator:
     ) -> tuple[Registration, float]:
         """The best pose, and the share of the points on sides not seen yet, which do not count against it."""
         if model.cloud is None:  # a reference without depth: this frame gives the scale, and the cloud comes from it
-            (first, *_) = [*hypotheses, *([] if near is None else [near])]
+            first = next(pose for pose in (*hypotheses, near) if pose is not None)
             return Registration(first, 1.0, 0.0, UNREFINED_COVARIANCE), 0.0
         is_new = partial(is_new_side, model=model) if is_followed else None
         with self._timed("registration"):
