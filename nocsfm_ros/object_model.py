@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +24,7 @@ class View:
         T_obj_anchor: (4, 4) the frame in which the flow answers for this view -> object frame.
         anchor_scale_m: metres per NOCS unit of that frame; None for a reference without depth.
         encoded: as the flow needs it.
-        search: as it is looked for in a whole frame.
+        search: gives what is looked for in a whole frame, computed when it is first asked for.
         crop: what the camera saw there.
         features: of the feature crop.
         feature_mask: (S, S) bool, the object in the feature crop.
@@ -38,7 +39,7 @@ class View:
     T_obj_anchor: Float64Array
     anchor_scale_m: float | None
     encoded: EncodedView
-    search: ReferenceFeatures
+    search: Callable[[], ReferenceFeatures]
     crop: ObjectCrop
     features: FeatureMap
     feature_mask: BoolArray

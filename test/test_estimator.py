@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from nocsfm_ros.config import Config
-from nocsfm_ros.estimator import Estimator, within_memory
+from nocsfm_ros.estimator import Estimator, _around, within_memory
+from nocsfm_ros.geometry.crops import box_from_mask
 from nocsfm_ros.matching.backbone import FeatureMap
+from nocsfm_ros.matching.localiser import encode_reference
 from nocsfm_ros.object_model import ObjectModel
 from nocsfm_ros.registration import ObjectCloud
 from nocsfm_ros.types import RgbdFrame, SimilarityPose, Uint8Array
@@ -25,6 +27,17 @@ class CountingBackbone:
     def encode(self, rgb: Uint8Array) -> FeatureMap:
         self.sizes.append(rgb.shape[:2])
         return FeatureMap(np.ones((rgb.shape[0] // 16, rgb.shape[1] // 16, 1), np.float32), 16.0)
+
+
+class MeanColour:
+    """Each cell's mean colour."""
+
+    stride = 16
+
+    def encode(self, rgb: Uint8Array) -> FeatureMap:
+        rows, columns = rgb.shape[0] // 16, rgb.shape[1] // 16
+        cells = rgb[: 16 * rows, : 16 * columns].reshape(rows, 16, columns, 16, 3).mean(axis=(1, 3))
+        return FeatureMap(cells.astype(np.float32), 16.0)
 
 
 def test_a_frame_is_encoded_once_for_all_objects_and_the_next_one_again() -> None:
@@ -45,3 +58,16 @@ def test_mask_ends_near_the_known_box_and_keeps_pixels_without_depth() -> None:
     pose = SimilarityPose(np.eye(3), np.array([0, 0, 1.0]), 0.4)
     assert within_memory(np.ones((1, 3), bool), points_obj, pose, model).tolist() == [[True, True, False]]
     assert within_memory(np.ones((1, 3), bool), np.full_like(points_obj, np.nan), pose, model).all()
+
+
+def test_part_of_a_picture_is_looked_for_as_the_whole_would_be() -> None:
+    random = np.random.default_rng(0)
+    rgb = random.integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    mask = np.zeros((480, 640), bool)
+    mask[200:290, 300:420] = True
+    backbone: Any = MeanColour()
+    whole = encode_reference(rgb, mask, backbone)
+    box_xywh = box_from_mask(mask)
+    assert box_xywh is not None
+    part = encode_reference(*_around(rgb, mask, box_xywh), backbone)
+    np.testing.assert_allclose(part.features, whole.features, atol=1e-6)

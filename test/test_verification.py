@@ -48,8 +48,10 @@ def view_of(features: FeatureMap, mask: BoolArray, has_depth: bool = True) -> Vi
     points = (np.stack([u, v, np.ones_like(u)], axis=-1) @ np.linalg.inv(K_CROP).T).astype(np.float32)
     points[~mask if has_depth else slice(None)] = np.nan
     coloured = points[mask if has_depth else np.zeros_like(mask)].astype(np.float64)
-    return View(np.eye(4), np.eye(4), 0.2, ENCODED, SEARCH, CROP, features, mask, points, np.zeros((0, 3)), coloured,
-                np.zeros((len(coloured), 2), np.float32), np.zeros((len(coloured), 3), np.float32))
+    return View(
+        np.eye(4), np.eye(4), 0.2, ENCODED, lambda: SEARCH, CROP, features, mask, points, np.zeros((0, 3)), coloured,
+        np.zeros((len(coloured), 2), np.float32), np.zeros((len(coloured), 3), np.float32),
+    )
 
 
 @pytest.mark.parametrize("mask", [WHOLE, SLIVER])

@@ -96,7 +96,7 @@ class ObjectTracker:
         """
         encoded = self.estimator.encode_frame(frame)
         views = self.model.views
-        candidates = find_candidates(encoded, [view.search for view in views], self.config.matching)
+        candidates = find_candidates(encoded, [view.search() for view in views], self.config.matching)
         share = self.config.matching.candidates_per_frame
         first = self.next_candidate if self.next_candidate < len(candidates) else 0
         candidates, self.next_candidate = candidates[first : first + share], first + share

@@ -64,8 +64,8 @@ def _view(T_cam_obj: Any, scale_m: float | None = 0.2) -> View:
     nothing: Any = None
     cells = np.zeros((2, 2, 3), np.float32)
     return View(
-        T_cam_obj, np.eye(4), scale_m, nothing, nothing, nothing, nothing, nothing, cells, points, points[:0], nothing,
-        nothing,
+        T_cam_obj, np.eye(4), scale_m, nothing, lambda: nothing, nothing, nothing, nothing, cells, points, points[:0],
+        nothing, nothing,
     )
 
 
