@@ -20,7 +20,7 @@ from nocsfm_ros.geometry.nocs import anchored_frame
 from nocsfm_ros.geometry.transforms import invert, transform
 from nocsfm_ros.hypotheses import flow_pose, guessed_poses, match_pose
 from nocsfm_ros.matching.backbone import Backbone, FeatureMap
-from nocsfm_ros.matching.localiser import EncodedFrame, encode_frame, encode_reference
+from nocsfm_ros.matching.localiser import EncodedFrame, encode_frame, encode_reference, part_around
 from nocsfm_ros.object_model import ObjectModel, View
 from nocsfm_ros.registration import ObjectCloud, Registration, best_pose, object_points, refine
 from nocsfm_ros.types import (
@@ -33,7 +33,6 @@ from nocsfm_ros.types import (
     PoseEstimate,
     RgbdFrame,
     SimilarityPose,
-    Uint8Array,
 )
 from nocsfm_ros.verification import (
     chroma,
@@ -54,7 +53,6 @@ COLOUR_WEIGHT = 1.0  # misfit of the colours, likewise: features hardly see a tu
 BOX_SLACK = 0.15  # of scale_m: room for the sides not seen yet
 SURFACE_SLACK = 0.05  # of scale_m: the error of a predicted pose
 SAME_SURFACE = 0.02  # of scale_m: the error of a refined pose
-BLUR_REACH = 32  # pixels that a reference is smoothed over before it is made small
 COLOUR_STEP = 2  # every second pixel's colour is remembered
 UNREFINED_COVARIANCE = np.diag([0.01**2] * 3 + [0.2**2] * 3)  # a pose from the flow alone: 1 cm, 0.2 rad
 
@@ -284,7 +282,7 @@ class Estimator:
             T_cam_obj=invert(T_obj_cam), T_obj_anchor=np.eye(4) if anchor is None else T_obj_cam @ anchor.T_cam_obj,
             anchor_scale_m=None if anchor is None else anchor.scale_m,
             encoded=self.flow.encode_view(crop, mask_crop, nocs, features.features),
-            search=cache(partial(encode_reference, *_around(frame.rgb, mask, box_xywh), self.backbone)), crop=crop,
+            search=cache(partial(encode_reference, *part_around(frame.rgb, mask, box_xywh), self.backbone)), crop=crop,
             features=features,
             feature_mask=feature_mask,
             feature_points_obj=feature_points if has_depth else np.full_like(feature_points, np.nan),
@@ -327,15 +325,6 @@ def largest_component(mask: BoolArray) -> BoolArray:
         return mask
     result: BoolArray = labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
     return result
-
-
-def _around(rgb: Uint8Array, mask: BoolArray, box_xywh: BoxXywh) -> tuple[Uint8Array, BoolArray]:
-    """Copies of the part of a picture and mask that encode_reference looks at: a keyframe must not keep the whole."""
-    x, y, w, h = box_xywh
-    reach = max(w, h) + BLUR_REACH
-    rows = slice(max(int(y + h / 2 - reach), 0), int(y + h / 2 + reach) + 1)
-    columns = slice(max(int(x + w / 2 - reach), 0), int(x + w / 2 + reach) + 1)
-    return rgb[rows, columns].copy(), mask[rows, columns].copy()
 
 
 def _inside(mask: BoolArray) -> BoolArray:

@@ -27,6 +27,7 @@ DEPTH_NOISE = 0.006  # metres at one metre, growing with the square: three devia
 MAX_CLOUD_POINTS, NORMAL_NEIGHBOURS = 4000, 20
 MAX_LIVE_POINTS, LIVE_NEIGHBOURS = 600, 15  # more live points cost time and give no better poses
 MAX_SCORED = 300
+BEHIND = 0.3  # cosine of normal and viewing ray above which a point is seen from behind: normals are noisy
 NEW_SIDE_SCORE = 0.5  # of a point of which nothing is known: between one that fits and one that does not
 ICP_PASSES = ((1.0, 15), (1 / 3, 10), (1 / 7, 10))  # (share of icp_distance, most iterations)
 NORMAL_NOISE = 0.06  # rad, of normals estimated on depth: motions seen only through it are not seen at all
@@ -74,6 +75,12 @@ class ObjectCloud:
         """Index of and distance in metres to the nearest cloud point of each of (N, 3) points."""
         index, squared = self.tree.batch_knn_search(points_obj, 1)
         return index[:, 0].astype(np.int64), np.sqrt(squared[:, 0])
+
+    def turns_away(self, index: npt.NDArray[np.int64], pose: SimilarityPose, points_cam: Float64Array) -> BoolArray:
+        """Whether a camera that sees the points (N, 3) sees the cloud's points of that index (N,) from behind."""
+        normals_cam = self.normals_obj[index] @ pose.R_cam_obj.T
+        result: BoolArray = (normals_cam * points_cam).sum(axis=1) > BEHIND * np.linalg.norm(points_cam, axis=1)
+        return result
 
 
 @dataclass(frozen=True)
@@ -180,10 +187,10 @@ def best_pose(
     """Score every hypothesis, refine the `num_refined` best, and take the one the live points fit best.
 
     Args:
-        hypotheses: at least one.
-        num_refined: of them.
+        hypotheses: at least one, unless there is `near`.
         points_cam: (N, 3) metres, the live object.
         bonus: added to the score of a refined pose, which lies in [0, 1]: what shape alone cannot tell.
+        num_refined: of the hypotheses.
         is_new: which points (M, 3) a pose puts on sides not seen yet; they count for every pose alike.
         near: a pose that is nearly right. It is refined whatever its score, as shape cannot tell every turn, and
             without the first wide radius, in which a hand would draw it aside.
@@ -322,9 +329,7 @@ def _distances(pose: SimilarityPose, points_cam: Float64Array, cloud: ObjectClou
     """(N,) metres to the nearest cloud point, infinite where the camera would see that point from behind."""
     index, distance = cloud.nearest(transform(invert(pose.T_cam_obj), points_cam))
     if cloud.has_viewpoints:
-        normals_cam = cloud.normals_obj[index] @ pose.R_cam_obj.T
-        behind = (normals_cam * points_cam).sum(axis=1) > 0.3 * np.linalg.norm(points_cam, axis=1)
-        distance = np.where(behind, np.inf, distance)
+        distance = np.where(cloud.turns_away(index, pose, points_cam), np.inf, distance)
     return distance
 
 

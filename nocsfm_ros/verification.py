@@ -73,15 +73,13 @@ def is_new_side(pose: SimilarityPose, points_cam: Float64Array, model: ObjectMod
     points_obj = transform(invert(pose.T_cam_obj), points_cam)
     tolerance_m = _tolerance_m(pose)
     index, distance_m = model.cloud.nearest(points_obj)
-    normals_cam = model.cloud.normals_obj[index] @ pose.R_cam_obj.T
-    from_behind = (normals_cam * points_cam).sum(axis=1) > 0.3 * np.linalg.norm(points_cam, axis=1)
     is_near = distance_m <= tolerance_m
     hidden = np.ones(len(points_obj), bool)
     for view in model.views:
         points_view = transform(view.T_cam_obj, points_obj)
         measured = _sample(view.crop.depth_m, project(points_view, view.crop.K_crop))
         hidden &= (measured <= 0) | (points_view[:, 2] > measured + tolerance_m)
-    result: BoolArray = np.where(is_near, from_behind, hidden)
+    result: BoolArray = np.where(is_near, model.cloud.turns_away(index, pose, points_cam), hidden)
     return result
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from nocsfm_ros.config import Config
-from nocsfm_ros.estimator import Estimator, _around, within_memory
+from nocsfm_ros.estimator import Estimator, within_memory
 from nocsfm_ros.geometry.crops import box_from_mask
 from nocsfm_ros.matching.backbone import FeatureMap
-from nocsfm_ros.matching.localiser import encode_reference
+from nocsfm_ros.matching.localiser import encode_reference, part_around
 from nocsfm_ros.object_model import ObjectModel
 from nocsfm_ros.registration import ObjectCloud
 from nocsfm_ros.types import RgbdFrame, SimilarityPose, Uint8Array
@@ -69,5 +69,5 @@ def test_part_of_a_picture_is_looked_for_as_the_whole_would_be() -> None:
     whole = encode_reference(rgb, mask, backbone)
     box_xywh = box_from_mask(mask)
     assert box_xywh is not None
-    part = encode_reference(*_around(rgb, mask, box_xywh), backbone)
+    part = encode_reference(*part_around(rgb, mask, box_xywh), backbone)
     np.testing.assert_allclose(part.features, whole.features, atol=1e-6)

@@ -17,6 +17,7 @@ from nocsfm_ros.matching.matcher import cell_mask, similarity_map
 from nocsfm_ros.types import BoolArray, BoxXywh, Float32Array, Float64Array, Uint8Array
 
 REFERENCE_SIDES = (64, 96, 160)  # pixels of the object's longer side in the encoded reference crops
+BLUR_REACH = 32  # pixels that a reference is smoothed over before it is made small
 CONTEXT = 1.6  # side of the reference crop over the object's longer side
 # Longer sides, in pixels of the encoded frame, of the windows looked through: the object's own is not known.
 WINDOW_SIDES = (48.0, 72.0, 108.0, 162.0, 243.0)
@@ -95,6 +96,15 @@ def encode_reference(rgb: Uint8Array, mask: BoolArray, backbone: Backbone) -> Re
         features.append(encoded.features[chosen])
         pixels.append((encoded.pixels_from_cells(cells) + 0.5) / s + (left, top))
     return ReferenceFeatures(np.concatenate(features), np.concatenate(pixels), box_xywh)
+
+
+def part_around(rgb: Uint8Array, mask: BoolArray, box_xywh: BoxXywh) -> tuple[Uint8Array, BoolArray]:
+    """Copies of the part of a picture and mask that encode_reference looks at; box_xywh is the mask's."""
+    x, y, w, h = box_xywh
+    reach = max(w, h) + BLUR_REACH
+    rows = slice(max(int(y + h / 2 - reach), 0), int(y + h / 2 + reach) + 1)
+    columns = slice(max(int(x + w / 2 - reach), 0), int(x + w / 2 + reach) + 1)
+    return rgb[rows, columns].copy(), mask[rows, columns].copy()
 
 
 def _cells_touched(encoded: FeatureMap, inside: BoolArray) -> BoolArray:

@@ -127,11 +127,11 @@ class Services:
         if folder is None or not config.save_references:
             return ""
         try:
-            said = change(folder)
+            remark = change(folder)
         except OSError as error:
-            said = f"{failure}: {error}"
-            self._logger.error(said)
-        return f"; {said}" if said else ""
+            remark = f"{failure}: {error}"
+            self._logger.error(remark)
+        return f"; {remark}" if remark else ""
 
     def _asked(self, response: Any, job: Callable[[TrackerLike], T]) -> T | None:
         """Have the worker do a job; on failure the response says why, and None is returned. Never raises."""
