@@ -35,7 +35,7 @@ from nocsfm_ros.ros.parameters import checked_change, declare_parameters
 from nocsfm_ros.ros.publishing import Publishing
 from nocsfm_ros.ros.services import Services, said, trace
 from nocsfm_ros.ros.worker import Result, TrackerLike, Worker
-from nocsfm_ros.tracking.saved_references import saved_references
+from nocsfm_ros.tracking.saved_references import read_reference, saved_references
 from nocsfm_ros.types import RgbdFrame
 
 # Ctrl-C waits this long for the frame in work.
@@ -177,12 +177,10 @@ class TrackerNode(LifecycleNode):
         if not folder.is_dir() and not self._config.save_references:
             raise ConfigError("parameter references", got=f"no folder {folder}", expected="a folder of references",
                               mend="make it, or set save_references")
-        for saved in saved_references(folder) if folder.is_dir() else ():
+        for path in saved_references(folder) if folder.is_dir() else ():
             try:
-                if isinstance(saved, NocsfmError):
-                    raise saved
-                tracker.set_reference(saved)
-                self.get_logger().info(f"looking for {saved.object_id}, a saved reference")
+                tracker.set_reference(read_reference(path))
+                self.get_logger().info(f"looking for {path.name}, a saved reference")
             except NocsfmError as error:
                 self.get_logger().error(f"left out: {error}")
         return tracker

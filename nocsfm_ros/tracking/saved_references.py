@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +66,18 @@ def save_reference(folder: Path, reference: Reference) -> Path:
     return target
 
 
-def saved_references(folder: Path) -> Iterator[Reference | NocsfmError]:
-    """The references of a folder in the order of their names; in place of one that cannot be used, the reason."""
-    for path in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        try:
-            yield _read(path)
-        except NocsfmError as error:
-            yield ConfigError(f"saved reference {path}", got=error, expected=f"a folder of {', '.join(FILES)}",
-                              mend="mend it, or move it away")
+def saved_references(folder: Path) -> list[Path]:
+    """The folders of the references in a folder, in the order of their names."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def read_reference(path: Path) -> Reference:
+    """One of saved_references. Raises ConfigError where it cannot be used."""
+    try:
+        return _read(path)
+    except NocsfmError as error:
+        raise ConfigError(f"saved reference {path}", got=error, expected=f"a folder of {', '.join(FILES)}",
+                          mend="mend it, or move it away") from error
 
 
 def forget_reference(folder: Path, object_id: str) -> None:

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from nocsfm_ros.errors import NocsfmError
-from nocsfm_ros.tracking.saved_references import forget_reference, save_reference, saved_references
+from nocsfm_ros.errors import ConfigError, NocsfmError
+from nocsfm_ros.tracking.saved_references import forget_reference, read_reference, save_reference, saved_references
 from nocsfm_ros.types import Reference
 
 SIDE = 48
@@ -29,12 +29,17 @@ def _reference(object_id: str = "mug", with_depth: bool = True, far_m: float = 0
     return Reference(object_id, rgb, mask, depth_m if with_depth else None, K if with_depth else None, T_cam_user)
 
 
+def _only(folder: Path) -> Reference:
+    (path,) = saved_references(folder)
+    return read_reference(path)
+
+
 @pytest.mark.parametrize("with_depth", [True, False])
 def test_what_is_saved_comes_back(tmp_path: Path, with_depth: bool) -> None:
     given = _reference(with_depth=with_depth)
     save_reference(tmp_path / "new", given)
-    (back,) = saved_references(tmp_path / "new")
-    assert isinstance(back, Reference) and back.object_id == "mug"
+    back = _only(tmp_path / "new")
+    assert back.object_id == "mug"
     assert np.array_equal(back.rgb, given.rgb) and np.array_equal(back.mask, given.mask)
     assert np.array_equal(back.T_cam_user, given.T_cam_user)  # type: ignore[arg-type]
     if with_depth:
@@ -47,8 +52,8 @@ def test_what_is_saved_comes_back(tmp_path: Path, with_depth: bool) -> None:
 
 def test_far_depth_is_kept_more_coarsely(tmp_path: Path) -> None:
     save_reference(tmp_path, _reference(far_m=40.0))
-    (back,) = saved_references(tmp_path)
-    assert isinstance(back, Reference) and back.depth_m is not None
+    back = _only(tmp_path)
+    assert back.depth_m is not None
     assert back.depth_m.max() == pytest.approx(40.0, abs=1e-3)
 
 
@@ -63,22 +68,22 @@ def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
 def test_what_is_forgotten_does_not_come_back(tmp_path: Path) -> None:
     save_reference(tmp_path, _reference())
     forget_reference(tmp_path, "mug")
-    assert list(saved_references(tmp_path)) == [] and list(tmp_path.iterdir()) == []
+    assert saved_references(tmp_path) == [] and list(tmp_path.iterdir()) == []
 
 
 def test_saving_again_replaces_and_leaves_nothing_behind(tmp_path: Path) -> None:
     save_reference(tmp_path, _reference())
     save_reference(tmp_path, _reference(with_depth=False))
-    (back,) = saved_references(tmp_path)
-    assert isinstance(back, Reference) and back.depth_m is None
+    back = _only(tmp_path)
+    assert back.depth_m is None
     assert [path.name for path in tmp_path.iterdir()] == ["mug"]
 
 
 def test_a_folder_made_by_hand_needs_a_picture_alone(tmp_path: Path) -> None:
     (tmp_path / "box").mkdir()
     cv2.imwrite(str(tmp_path / "box" / "rgb.jpg"), _reference().rgb)
-    (back,) = saved_references(tmp_path)
-    assert isinstance(back, Reference) and back.mask.all()
+    back = _only(tmp_path)
+    assert back.mask.all()
 
 
 @pytest.mark.parametrize(
@@ -99,8 +104,10 @@ def test_a_broken_one_is_named_and_the_others_are_read(tmp_path: Path, spoil: ob
     save_reference(tmp_path, _reference("b"))
     spoil(tmp_path / "a")  # type: ignore[operator]
     broken, whole = saved_references(tmp_path)
-    assert isinstance(broken, NocsfmError) and words in str(broken) and str(tmp_path / "a") in str(broken)
-    assert isinstance(whole, Reference) and whole.object_id == "b"
+    with pytest.raises(ConfigError) as raised:
+        read_reference(broken)
+    assert words in str(raised.value) and str(tmp_path / "a") in str(raised.value)
+    assert read_reference(whole).object_id == "b"
 
 
 def test_forgetting_keeps_what_is_not_ours(tmp_path: Path) -> None:
