@@ -25,6 +25,7 @@ MAX_RESIDUAL = 3.0  # deviations, when two poses are compared
 # Neighbouring pixels err alike, in shading above all: so many say as much as one, by 117 held-out renders
 ALIKE_PIXELS = 100.0
 MIN_DEVIATION = 0.05
+NOISE_SLOPE = 0.45  # squared slope, both ways, of blurred noise of deviation 1; the Gaussian's own value is 0.44
 MIN_SEEN = 0.6  # of the points: a pose that turns them away is no better match
 MIN_GAIN = 0.05  # deviations: plain things fit anywhere, and a smaller gain is no reason to leave what shape says
 UNSEEN = np.radians(60)  # a deviation larger than this says that shape does not see a motion at all
@@ -88,13 +89,18 @@ class ColourPicture:
         residuals = (residuals - np.median(residuals, axis=0)) / DEVIATION
         return Comparison(points_cam[seen], pixels, residuals.astype(np.float32), float(seen.mean()))
 
-    def normal_equations(self, compared: Comparison, pose: SimilarityPose) -> tuple[Float64Array, Float64Array]:
-        """(6, 6) information and (6,) gradient of a small motion, shift and turn about the object's origin."""
+    def normal_equations(
+        self, compared: Comparison, pose: SimilarityPose, trust: Float64Array | float = 1.0
+    ) -> tuple[Float64Array, Float64Array]:
+        """(6, 6) information and (6,) gradient of a small motion, shift and turn about the object's origin.
+
+        `trust`: of each channel's slopes (3,), see trust.
+        """
         (x, y, z), K = compared.points_cam.T, self.crop.K_crop
         zero = np.zeros_like(z)
         du = np.stack([K[0, 0] / z, zero, -K[0, 0] * x / z**2], axis=1)
         dv = np.stack([zero, K[1, 1] / z, -K[1, 1] * y / z**2], axis=1)
-        along_u, along_v = (_sampled(slope, compared.pixels_uv) / DEVIATION for slope in self.slopes)
+        along_u, along_v = (slope * np.sqrt(np.float64(trust)) for slope in self._slopes_at(compared))
         by_shift = along_u[:, :, None] * du[:, None] + along_v[:, :, None] * dv[:, None]  # (N, channel, xyz)
         by_turn = np.cross((compared.points_cam - pose.t_cam_obj)[:, None], by_shift)
         J = np.concatenate([by_shift, by_turn], axis=2).reshape(-1, 6)
@@ -103,6 +109,16 @@ class ColourPicture:
         weights = np.minimum(1.0, OUTLIER / np.maximum(np.abs(r), 1e-9)) / (ALIKE_PIXELS * variance)
         weighted = J * weights[:, None]
         return weighted.T @ J, weighted.T @ r
+
+    def trust(self, compared: Comparison) -> Float64Array:
+        """(3,) the share of each channel's squared slopes that noise of the residuals' size would not have made."""
+        deviation = 1.4826 * np.median(np.abs(compared.residuals), axis=0)
+        steepness = np.square(self._slopes_at(compared)).sum(axis=0).mean(axis=0)
+        share: Float64Array = np.clip(1 - NOISE_SLOPE * deviation**2 / np.maximum(steepness, 1e-12), 0.0, 1.0)
+        return share
+
+    def _slopes_at(self, compared: Comparison) -> list[Float32Array]:
+        return [_sampled(slope, compared.pixels_uv) / DEVIATION for slope in self.slopes]
 
 
 def align_colours(start: Registration, view: View, picture: ColourPicture) -> Registration:
@@ -118,7 +134,8 @@ def align_colours(start: Registration, view: View, picture: ColourPicture) -> Re
         picture: the live one.
 
     Returns:
-        The moved pose and the covariance of both together; `start` where the colours say too little.
+        The moved pose, or the start's where the colours would gain too little, with the covariance of shape and
+        colours together; `start` where too few points are seen.
     """
     before = picture.compare(view, start.pose)
     if before is None:
@@ -126,18 +143,21 @@ def align_colours(start: Registration, view: View, picture: ColourPicture) -> Re
     pose, last = _swept(start, before, view, picture)
     # what shape has not seen is as unknown after the sweep as before: no pull back to the start
     prior, motion = np.linalg.inv(start.covariance), np.zeros(6)
-    information = prior
     for _ in range(MAX_STEPS):
         seen_information, gradient = picture.normal_equations(last, pose)
-        information = seen_information + prior
-        step = -np.linalg.solve(information, gradient + prior @ motion)
+        step: Float64Array = -np.linalg.solve(seen_information + prior, gradient + prior @ motion)
         pose, motion = _moved(pose, step), motion + step
-        if (there := picture.compare(view, pose)) is None:
-            return start
+        there = picture.compare(view, pose)
+        if there is None:
+            break
         last = there
         if max(np.abs(step[:3]).max() / pose.scale_m, np.abs(step[3:]).max()) < STILL:
             break
-    return replace(start, pose=pose, covariance=np.linalg.inv(information)) if _is_better(last, before) else start
+    if there is None or not _is_better(last, before):
+        pose, last = start.pose, before
+    # colours that agree with the start are as much of a measurement as colours that move it
+    information = picture.normal_equations(last, pose, picture.trust(last))[0] + prior
+    return replace(start, pose=pose, covariance=np.linalg.inv(information))
 
 
 def _swept(

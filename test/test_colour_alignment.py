@@ -76,7 +76,14 @@ def test_plain_object_keeps_its_pose() -> None:
     plain = np.full((SIDE, SIDE, 3), 120, np.uint8)
     noisy = np.clip(plain + np.random.default_rng(0).normal(0, 4, plain.shape), 0, 255).astype(np.uint8)
     start = started(4.0)
-    assert align_colours(start, view_of(plain), ColourPicture(crop_of(noisy))) is start
+    found = align_colours(start, view_of(plain), ColourPicture(crop_of(noisy)))
+    assert found.pose is start.pose
+    assert found.covariance[5, 5] > 0.3 * start.covariance[5, 5]  # noise says nothing of a turn
+
+
+def test_colours_that_agree_with_the_start_are_a_measurement_of_it() -> None:
+    found = align_colours(started(0.0), view_of(printed()), ColourPicture(crop_of(printed())))
+    assert error_deg(found) < 0.1 and found.covariance[5, 5] < np.radians(1) ** 2 < SEES_NO_TURN[5, 5]
 
 
 def test_object_out_of_the_picture_keeps_its_pose() -> None:

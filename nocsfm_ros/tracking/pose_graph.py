@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nocsfm_ros.colour_alignment import ColourPicture, align_colours
 from nocsfm_ros.config import RegistrationConfig
 from nocsfm_ros.geometry.transforms import invert, motion_between, moved, rotation_angle_deg, transform
 from nocsfm_ros.object_model import ObjectModel, View
@@ -21,6 +22,7 @@ OVERLAP_DEG = 50.0  # viewpoints nearer than this see much of the same surface
 NEIGHBOURS = 3  # views that a new one is compared with
 MIN_INLIERS = 0.5  # of the new view's points on the other's surface
 MAX_TURN_DEG, MAX_SHIFT = 10.0, 0.1  # a larger correction (of scale_m) is a wrong match, not an error that grew
+SAME_MISFIT = 0.02  # deviations: no difference between two fits of the same colours
 STAYING = 0.05  # weight of where a view was placed when it came, against one comparison
 
 
@@ -90,12 +92,19 @@ class PoseGraph:
 
 
 def compared(first: View, second: View, scale_m: float, config: RegistrationConfig) -> Link | None:
-    """Generalized ICP between the points of two views, or None where they do not meet well."""
+    """Generalized ICP between the points of two views, then their colours, or None where they do not meet well.
+
+    A round thing slides about its axis until the clouds' noise fits best: the colours must not fit worse than before.
+    """
     T_cam_obj = second.T_cam_obj
     start = SimilarityPose(T_cam_obj[:3, :3], T_cam_obj[:3, 3], scale_m)
     cloud = ObjectCloud(first.points_obj, config.icp_voxel_m)
     # in the camera's frame: two clouds thinned on one grid would seem to fit where they are
-    found = refine(start, transform(T_cam_obj, second.points_obj), cloud, config)
+    picture = ColourPicture(second.crop)
+    found = align_colours(refine(start, transform(T_cam_obj, second.points_obj), cloud, config), first, picture)
+    before, after = picture.compare(first, start), picture.compare(first, found.pose)
+    if before is not None and (after is None or after.misfit > before.misfit + SAME_MISFIT):
+        return None
     motion = motion_between(np.eye(4), invert(found.pose.T_cam_obj) @ T_cam_obj)
     shift_m, turn_rad = np.linalg.norm(motion[:3]), np.linalg.norm(motion[3:])
     if found.inlier_ratio < MIN_INLIERS or shift_m > MAX_SHIFT * scale_m or turn_rad > np.radians(MAX_TURN_DEG):

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from nocsfm_ros.colour_alignment import log_opponent
 from nocsfm_ros.config import RegistrationConfig
+from nocsfm_ros.geometry.camera import backproject
 from nocsfm_ros.geometry.transforms import invert, make_T, moved, rotation_angle_deg, transform
 from nocsfm_ros.object_model import ObjectModel, View
+from nocsfm_ros.registration import Registration
+from nocsfm_ros.tracking import pose_graph
 from nocsfm_ros.tracking.pose_graph import PoseGraph, moved_view
-from nocsfm_ros.types import Float64Array
+from nocsfm_ros.types import Float64Array, ObjectCrop, SimilarityPose
 
 CONFIG, SCALE_M, AROUND = RegistrationConfig(), 0.3, 9
 T_CAM_OBJ = make_T(np.eye(3), np.array([0, 0, 0.6]))
+SIDE, K = 64, np.array([[150.0, 0, 31.5], [0, 150.0, 31.5], [0, 0, 1]])
+GREY = ObjectCrop(np.full((SIDE, SIDE, 3), 120, np.uint8), np.full((SIDE, SIDE), 0.6, np.float32), np.eye(3), K)
 
 
 def surface() -> tuple[Float64Array, Float64Array]:
@@ -39,8 +47,8 @@ def view_from(angle_deg: float, error_deg: float) -> View:
     grid = np.full((2, 2, 3), np.nan, np.float32)
     grid[0, 0] = some[0]
     view = View(
-        T_cam_obj, np.eye(4), SCALE_M, nothing, nothing, nothing, nothing, nothing, grid, some, some[:5], nothing,
-        nothing,
+        T_cam_obj, np.eye(4), SCALE_M, nothing, nothing, GREY, nothing, nothing, grid, some, some[:5], nothing,
+        np.zeros((5, 3), np.float32),
     )
     return moved_view(view, np.concatenate([np.zeros(3), np.radians([0, error_deg, 0])]))
 
@@ -90,6 +98,24 @@ def test_views_that_do_not_overlap_are_left_alone() -> None:
     model, pulled = walked(60, 2.0, 4)
     assert not any(pulled)
     assert [error_deg(view, 60 * number) for number, view in enumerate(model.views)] == pytest.approx([0, 2, 4, 6])
+
+
+@pytest.mark.parametrize(("slid_deg", "linked"), [(0.0, True), (8.0, False)])
+def test_surfaces_that_meet_where_the_colours_do_not_are_no_link(
+    slid_deg: float, linked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = np.random.default_rng(0).uniform(40, 220, (10, 10, 3)).astype(np.float32)
+    rgb = cv2.resize(blobs, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
+    inside = np.zeros((SIDE, SIDE), bool)
+    inside[16:48, 16:48] = True
+    points_cam, uv = backproject(GREY.depth_m, K, inside)
+    points_obj = transform(invert(T_CAM_OBJ), points_cam)
+    plate = replace(view_from(0, 0), crop=replace(GREY, rgb=rgb), colour_points_obj=points_obj,
+                    colours=log_opponent(rgb)[uv[:, 1], uv[:, 0]])
+    R = Rotation.from_euler("z", slid_deg, degrees=True).as_matrix()
+    slid = Registration(SimilarityPose(R, T_CAM_OBJ[:3, 3], SCALE_M), 1.0, 0.0, 1e-8 * np.eye(6))
+    monkeypatch.setattr(pose_graph, "refine", lambda *_: slid)
+    assert (pose_graph.compared(plate, plate, SCALE_M, CONFIG) is not None) == linked
 
 
 def test_forgotten_keyframes_are_no_longer_compared() -> None:
