@@ -100,7 +100,7 @@ class ColourPicture:
         zero = np.zeros_like(z)
         du = np.stack([K[0, 0] / z, zero, -K[0, 0] * x / z**2], axis=1)
         dv = np.stack([zero, K[1, 1] / z, -K[1, 1] * y / z**2], axis=1)
-        along_u, along_v = (slope * np.sqrt(np.float64(trust)) for slope in self._slopes_at(compared))
+        along_u, along_v = (slope * np.sqrt(trust) for slope in self._slopes_at(compared))
         by_shift = along_u[:, :, None] * du[:, None] + along_v[:, :, None] * dv[:, None]  # (N, channel, xyz)
         by_turn = np.cross((compared.points_cam - pose.t_cam_obj)[:, None], by_shift)
         J = np.concatenate([by_shift, by_turn], axis=2).reshape(-1, 6)
@@ -142,10 +142,10 @@ def align_colours(start: Registration, view: View, picture: ColourPicture) -> Re
         return start
     pose, last = _swept(start, before, view, picture)
     # what shape has not seen is as unknown after the sweep as before: no pull back to the start
-    prior, motion = np.linalg.inv(start.covariance), np.zeros(6)
+    prior, motion = _inverse(start.covariance), np.zeros(6)
     for _ in range(MAX_STEPS):
         seen_information, gradient = picture.normal_equations(last, pose)
-        step: Float64Array = -np.linalg.solve(seen_information + prior, gradient + prior @ motion)
+        step = -_inverse(seen_information + prior) @ (gradient + prior @ motion)
         pose, motion = _moved(pose, step), motion + step
         there = picture.compare(view, pose)
         if there is None:
@@ -157,7 +157,12 @@ def align_colours(start: Registration, view: View, picture: ColourPicture) -> Re
         pose, last = start.pose, before
     # colours that agree with the start are as much of a measurement as colours that move it
     information = picture.normal_equations(last, pose, picture.trust(last))[0] + prior
-    return replace(start, pose=pose, covariance=np.linalg.inv(information))
+    return replace(start, pose=pose, covariance=_inverse(information))
+
+
+def _inverse(matrix: Float64Array) -> Float64Array:
+    """np.linalg.inv, of whose result numpy's types only say that it is some float."""
+    return np.asarray(np.linalg.inv(matrix), np.float64)
 
 
 def _swept(
