@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -48,13 +49,13 @@ def log_opponent(rgb: Uint8Array) -> Float32Array:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The view's points that are seen under a pose.
+    """The views' points that are seen under a pose.
 
     Attributes:
         points_cam: (N, 3) metres.
         pixels_uv: (N, 2) in the crop.
         residuals: (N, 3) differences in colour, deviations.
-        seen: share of the view's points, [0, 1].
+        seen: share of the views' points, [0, 1].
     """
 
     points_cam: Float64Array
@@ -78,16 +79,26 @@ class ColourPicture:
             np.asarray(cv2.Scharr(self.look, -1, *axis) / 32, np.float32) for axis in ((1, 0), (0, 1))
         ]
 
-    def compare(self, view: View, pose: SimilarityPose) -> Comparison | None:
-        """Residuals, each channel's median taken out: the lamp's colour. None where fewer than MIN_POINTS are seen."""
-        step = 1 + len(view.colours) // MAX_POINTS
-        points_cam, pixels_uv, seen = seen_points(pose, view.colour_points_obj[::step], self.crop)
-        if seen.sum() < MIN_POINTS:
+    def compare(self, views: Sequence[View], pose: SimilarityPose) -> Comparison | None:
+        """Residuals of one or more views, each channel's median in each taken out: the lamp's colour.
+
+        Views with fewer than MIN_POINTS seen points are left out; None where none is left.
+        """
+        parts, num_points = list[tuple[Float64Array, Float32Array, Float32Array]](), 0
+        for view in views:
+            step = 1 + len(view.colours) // MAX_POINTS
+            points_cam, pixels_uv, seen = seen_points(pose, view.colour_points_obj[::step], self.crop)
+            if seen.sum() < MIN_POINTS:
+                continue
+            pixels = pixels_uv[seen].astype(np.float32)
+            residuals = _sampled(self.look, pixels) - view.colours[::step][seen]
+            residuals = (residuals - np.median(residuals, axis=0)) / DEVIATION
+            parts.append((points_cam[seen], pixels, residuals.astype(np.float32)))
+            num_points += len(seen)
+        if not parts:
             return None
-        pixels = pixels_uv[seen].astype(np.float32)
-        residuals = _sampled(self.look, pixels) - view.colours[::step][seen]
-        residuals = (residuals - np.median(residuals, axis=0)) / DEVIATION
-        return Comparison(points_cam[seen], pixels, residuals.astype(np.float32), float(seen.mean()))
+        points_cam, pixels, residuals = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Comparison(points_cam, pixels, residuals, len(points_cam) / num_points)
 
     def normal_equations(
         self, compared: Comparison, pose: SimilarityPose, trust: Float64Array | float = 1.0
@@ -121,33 +132,33 @@ class ColourPicture:
         return [_sampled(slope, compared.pixels_uv) / DEVIATION for slope in self.slopes]
 
 
-def align_colours(start: Registration, view: View, picture: ColourPicture) -> Registration:
-    """Move a pose until the view's colours lie on the same ones, as far as shape leaves it free.
+def align_colours(start: Registration, views: Sequence[View], picture: ColourPicture) -> Registration:
+    """Move a pose until the views' colours lie on the same ones, as far as shape leaves it free.
 
-    Gauss-Newton on the photometric residuals of the view's points, with the shape's covariance as the prior: what ICP
+    Gauss-Newton on the photometric residuals of the views' points, with the shape's covariance as the prior: what ICP
     has measured stays, what it could not see follows the colours. After J. Park, Q. Zhou and V. Koltun, "Colored point
     cloud registration revisited", ICCV 2017, with the pictures' gradients in place of the clouds'.
 
     Args:
         start: by shape alone.
-        view: where the colours come from.
+        views: where the colours come from.
         picture: the live one.
 
     Returns:
         The moved pose, or the start's where the colours would gain too little, with the covariance of shape and
         colours together; `start` where too few points are seen.
     """
-    before = picture.compare(view, start.pose)
+    before = picture.compare(views, start.pose)
     if before is None:
         return start
-    pose, last = _swept(start, before, view, picture)
+    pose, last = _swept(start, before, views, picture)
     # what shape has not seen is as unknown after the sweep as before: no pull back to the start
     prior, motion = _inverse(start.covariance), np.zeros(6)
     for _ in range(MAX_STEPS):
         seen_information, gradient = picture.normal_equations(last, pose)
         step = -_inverse(seen_information + prior) @ (gradient + prior @ motion)
         pose, motion = _moved(pose, step), motion + step
-        there = picture.compare(view, pose)
+        there = picture.compare(views, pose)
         if there is None:
             break
         last = there
@@ -166,7 +177,7 @@ def _inverse(matrix: Float64Array) -> Float64Array:
 
 
 def _swept(
-    start: Registration, before: Comparison, view: View, picture: ColourPicture
+    start: Registration, before: Comparison, views: Sequence[View], picture: ColourPicture
 ) -> tuple[SimilarityPose, Comparison]:
     """The pose of best fitting colours along the motion that shape sees least, where it does not see it at all."""
     units = np.diag([start.pose.scale_m / 2] * 3 + [1.0] * 3)  # a turn moves the surface about so far
@@ -178,7 +189,7 @@ def _swept(
     found = [(start.pose, before)]
     for angle in SWEEP:
         pose = _turned(start.pose, twist / np.linalg.norm(twist[3:]), angle)
-        if (there := picture.compare(view, pose)) is not None and _is_better(there, before):
+        if (there := picture.compare(views, pose)) is not None and _is_better(there, before):
             found.append((pose, there))
     return min(found, key=lambda one: one[1].misfit)
 

@@ -17,12 +17,12 @@ from nocsfm_ros.config import Config
 from nocsfm_ros.flow.model import FEATURE_SIDE, FlowModel
 from nocsfm_ros.geometry.crops import R_ray_cam, box_from_mask, coordinates, crop_frame, crop_mask, paste, square_box
 from nocsfm_ros.geometry.nocs import anchored_frame
-from nocsfm_ros.geometry.transforms import invert, transform
+from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg, transform
 from nocsfm_ros.hypotheses import flow_pose, guessed_poses, match_pose
 from nocsfm_ros.matching.backbone import Backbone, FeatureMap
 from nocsfm_ros.matching.localiser import EncodedFrame, encode_frame, encode_reference, part_around
 from nocsfm_ros.object_model import ObjectModel, View
-from nocsfm_ros.registration import ObjectCloud, Registration, best_pose, object_points, refine
+from nocsfm_ros.registration import ObjectCloud, Registration, best_pose, held_to, object_points, refine
 from nocsfm_ros.types import (
     BoolArray,
     BoxXywh,
@@ -53,6 +53,7 @@ COLOUR_WEIGHT = 1.0  # misfit of the colours, likewise: features hardly see a tu
 BOX_SLACK = 0.15  # of scale_m: room for the sides not seen yet
 SURFACE_SLACK = 0.05  # of scale_m: the error of a predicted pose
 SAME_SURFACE = 0.02  # of scale_m: the error of a refined pose
+COLOURS_DEG = 45.0  # further round, shading has changed too much for colours to be compared
 COLOUR_STEP = 2  # every second pixel's colour is remembered
 UNREFINED_COVARIANCE = np.diag([0.01**2] * 3 + [0.2**2] * 3)  # a pose from the flow alone: 1 cm, 0.2 rad
 
@@ -71,7 +72,7 @@ class _Look:
 
     def likeness(self, pose: SimilarityPose) -> float:
         """What refined poses get for looking like the view: shape alone cannot tell the faces of a carton apart."""
-        compared = self.colours.compare(self.view, pose)
+        compared = self.colours.compare([self.view], pose)
         misfit = 0.0 if compared is None else compared.misfit
         similarity = pose_similarity(pose, self.view, self.feature_crop, self.features) or 0.0
         return LOOK_WEIGHT * similarity - COLOUR_WEIGHT * misfit
@@ -191,6 +192,8 @@ class Estimator:
                 REFINED_WHEN_SEARCHED if near is None else REFINED_WHEN_TRACKED, is_new, near,
             )
         best = self._coloured(best, look, model)
+        if near is not None and is_followed:
+            best = held_to(best, near)
         if is_new is None:
             return best, 0.0
         new_share = float(is_new(best.pose, points_cam).mean())
@@ -212,8 +215,12 @@ class Estimator:
         return self._answer(look, near, reason, best, confidence, similarity, colour)
 
     def _coloured(self, best: Registration, look: _Look, model: ObjectModel) -> Registration:
+        """Moved to where the colours fit: of the nearest view, and of the reference, whose pose has no error."""
+        R_cam_obj = best.pose.R_cam_obj
+        views = {id(view): view for view in (model.nearest_view(R_cam_obj), model.views[0])
+                 if rotation_angle_deg(view.R_cam_obj, R_cam_obj) < COLOURS_DEG}
         with self._timed("colours"):
-            return align_colours(best, model.nearest_view(best.pose.R_cam_obj), look.colours)
+            return align_colours(best, list(views.values()), look.colours)
 
     def _verify(
         self, look: _Look, model: ObjectModel, best: Registration, mask_crop: BoolArray, mask_probability: float
@@ -226,7 +233,7 @@ class Estimator:
                 similarity = look_similarity(view, look.features, _resized(mask_crop, look.feature_crop))
             agreement = depth_agreement(best.pose, model, look.frame)
             colour = colour_difference(best.pose, view, look.crop)
-            compared = look.colours.compare(view, best.pose)
+            compared = look.colours.compare([view], best.pose)
             misfit, seen = (None, 0.0) if compared is None else (compared.misfit, compared.seen)
             if model.cloud is None:
                 confidence, reason = combine_looks(similarity, mask_probability)

@@ -50,58 +50,58 @@ def error_deg(found: Registration) -> float:
 
 @pytest.mark.parametrize("turn_deg", [-28.0, -4.0, 4.0, 21.0])
 def test_turn_that_shape_does_not_see_follows_the_print(turn_deg: float) -> None:
-    found = align_colours(started(turn_deg), view_of(printed()), ColourPicture(crop_of(printed())))
+    found = align_colours(started(turn_deg), [view_of(printed())], ColourPicture(crop_of(printed())))
     assert error_deg(found) < 0.5
     assert found.covariance[5, 5] < np.radians(5) ** 2 < SEES_NO_TURN[5, 5]
 
 
 def test_slide_that_shape_does_not_see_follows_the_print() -> None:
     start = started(shift_m=0.006, covariance=SEES_NO_SLIDE)
-    found = align_colours(start, view_of(printed()), ColourPicture(crop_of(printed())))
+    found = align_colours(start, [view_of(printed())], ColourPicture(crop_of(printed())))
     assert np.linalg.norm(found.pose.t_cam_obj - TRUE.t_cam_obj) < 0.0005
 
 
 def test_what_shape_has_measured_stays() -> None:
     start = started(4.0, covariance=SEES_ALL)
-    found = align_colours(start, view_of(printed()), ColourPicture(crop_of(printed())))
+    found = align_colours(start, [view_of(printed())], ColourPicture(crop_of(printed())))
     assert error_deg(found) == pytest.approx(4.0, abs=0.1)
 
 
 def test_another_lamp_does_not_matter() -> None:
     lit = (printed() * np.array([0.5, 0.8, 0.9])).astype(np.uint8)
-    assert error_deg(align_colours(started(4.0), view_of(printed()), ColourPicture(crop_of(lit)))) < 1.0
+    assert error_deg(align_colours(started(4.0), [view_of(printed())], ColourPicture(crop_of(lit)))) < 1.0
 
 
 def test_plain_object_keeps_its_pose() -> None:
     plain = np.full((SIDE, SIDE, 3), 120, np.uint8)
     noisy = np.clip(plain + np.random.default_rng(0).normal(0, 4, plain.shape), 0, 255).astype(np.uint8)
     start = started(4.0)
-    found = align_colours(start, view_of(plain), ColourPicture(crop_of(noisy)))
+    found = align_colours(start, [view_of(plain)], ColourPicture(crop_of(noisy)))
     assert found.pose is start.pose
     assert found.covariance[5, 5] > 0.3 * start.covariance[5, 5]  # noise says nothing of a turn
 
 
 def test_colours_that_agree_with_the_start_are_a_measurement_of_it() -> None:
-    found = align_colours(started(0.0), view_of(printed()), ColourPicture(crop_of(printed())))
+    found = align_colours(started(0.0), [view_of(printed())], ColourPicture(crop_of(printed())))
     assert error_deg(found) < 0.1 and found.covariance[5, 5] < np.radians(1) ** 2 < SEES_NO_TURN[5, 5]
 
 
 def test_object_out_of_the_picture_keeps_its_pose() -> None:
     start = started(shift_m=5.0)
-    assert align_colours(start, view_of(printed()), ColourPicture(crop_of(printed()))) is start
+    assert align_colours(start, [view_of(printed())], ColourPicture(crop_of(printed()))) is start
 
 
 def test_view_without_depth_keeps_the_pose() -> None:
     start, nothing = started(), view_of(printed())
     nothing.colour_points_obj, nothing.colours = nothing.colour_points_obj[:0], nothing.colours[:0]
-    assert align_colours(start, nothing, ColourPicture(crop_of(printed()))) is start
+    assert align_colours(start, [nothing], ColourPicture(crop_of(printed()))) is start
 
 
 def test_misfit_of_the_true_pose_is_the_smallest() -> None:
-    picture, view = ColourPicture(crop_of(printed())), view_of(printed())
+    picture, views = ColourPicture(crop_of(printed())), [view_of(printed())]
     misfits = []
     for turn_deg in (0, 5, 10, 20):
-        compared = picture.compare(view, started(turn_deg).pose)
+        compared = picture.compare(views, started(turn_deg).pose)
         assert compared is not None
         misfits.append(compared.misfit)
     assert misfits[0] < 0.1 and misfits == sorted(misfits)

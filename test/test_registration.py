@@ -17,7 +17,9 @@ from nocsfm_ros.geometry.transforms import invert, make_T, rotation_angle_deg, t
 from nocsfm_ros.registration import (
     MAX_CLOUD_POINTS,
     ObjectCloud,
+    Registration,
     best_pose,
+    held_to,
     object_points,
     ransac_umeyama,
     refine,
@@ -207,6 +209,18 @@ def test_best_pose_always_refines_the_pose_that_is_nearly_right() -> None:
     assert errors(best_pose([], live, CLOUD, CONFIG, near=near).pose, T)[0] < 0.5
     wrong = [pose_of(turned(T, angle, 0.02, seed=angle)) for angle in (50, 70)]
     assert errors(best_pose(wrong, live, CLOUD, CONFIG, num_refined=1, near=near).pose, T)[0] < 0.5
+
+
+def test_held_to_takes_what_was_not_measured_from_the_expected_pose_and_nothing_else() -> None:
+    spin_unknown = np.diag([1e-3] * 3 + [1e-2, 1e-2, np.pi]) ** 2
+    found = Registration(SimilarityPose(np.eye(3), np.array([0, 0, 0.5]), SCALE_M), 1.0, 0.0, spin_unknown)
+    turn = np.array([np.radians(2), 0, np.radians(12)])
+    expected = SimilarityPose(Rotation.from_rotvec(turn).as_matrix(), np.array([0.01, 0, 0.5]), SCALE_M)
+    held = held_to(found, expected)
+    tilt_x, tilt_y, spin = Rotation.from_matrix(held.pose.R_cam_obj).as_rotvec(degrees=True)
+    assert spin == pytest.approx(12, abs=0.1) and np.hypot(tilt_x, tilt_y) < 0.3
+    np.testing.assert_allclose(held.pose.t_cam_obj, found.pose.t_cam_obj, atol=2e-4)
+    np.testing.assert_array_equal(held.covariance, spin_unknown)
 
 
 def test_best_pose_of_no_hypothesis_raises() -> None:

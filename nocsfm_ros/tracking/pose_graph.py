@@ -101,8 +101,8 @@ def compared(first: View, second: View, scale_m: float, config: RegistrationConf
     cloud = ObjectCloud(first.points_obj, config.icp_voxel_m)
     # in the camera's frame: two clouds thinned on one grid would seem to fit where they are
     picture = ColourPicture(second.crop)
-    found = align_colours(refine(start, transform(T_cam_obj, second.points_obj), cloud, config), first, picture)
-    before, after = picture.compare(first, start), picture.compare(first, found.pose)
+    found = align_colours(refine(start, transform(T_cam_obj, second.points_obj), cloud, config), [first], picture)
+    before, after = picture.compare([first], start), picture.compare([first], found.pose)
     if before is not None and (after is None or after.misfit > before.misfit + SAME_MISFIT):
         return None
     motion = motion_between(np.eye(4), invert(found.pose.T_cam_obj) @ T_cam_obj)
