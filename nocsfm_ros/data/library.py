@@ -17,7 +17,7 @@ from nocsfm_ros.data.workers import worker_pool
 from nocsfm_ros.errors import NocsfmError
 
 TRAIN_SEEDS, TEST_SEEDS = range(400), range(100_000, 100_080)
-CACHE_VERSION = "meshes-2"
+CACHE_VERSION = "meshes-3"
 _log = logging.getLogger(__name__)
 
 

@@ -25,6 +25,7 @@ TEXTURE_SIZE = 256
 FINE_CELL, COARSE_CELL = 1 / 256, 1 / 64  # of the diagonal; a crop is about 256 pixels wide
 HELDOUT_LIST = Path(__file__).with_name("heldout_meshes.txt")
 CONTINUOUS = 0
+SIDE_WEIGHT = 0.1  # of a normal beside a place, in a mesh of diagonal 1
 BLUR_SAMPLES, SAME_COLOUR = 16, 0.06  # of 4000 on the surface; of the range of a channel
 
 
@@ -144,25 +145,29 @@ def heldout_names() -> frozenset[str]:
 def symmetry_fold(mesh: Mesh, tolerance: float = 0.012) -> int:
     """Symmetry about y of shape and look: chamfer distance of surface samples, and the mean colours around them.
 
-    Colours are compared blurred: stripes around a bottle leave it a surface of revolution, a word on it does not.
+    Colours are compared blurred: stripes around a bottle leave it a surface of revolution, a word on it does not. They
+    are blurred along the surface, not through it: a bowl's inside may have a colour of its own.
 
     Returns:
         0 continuous, 4 or 2 discrete, 1 none.
     """
-    points, colours = surface_samples(mesh, 4000, np.random.default_rng(0))
+    points, normals, colours = surface_samples(mesh, 4000, np.random.default_rng(0))
     tree = cKDTree(points)
+    sided = cKDTree(np.hstack([points, SIDE_WEIGHT * normals]))
     floor = float(tree.query(points, k=2)[0][:, 1].mean())
 
-    def look(at: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        distance, index = tree.query(at, k=BLUR_SAMPLES)
-        return distance[:, 0], colours[index].mean(axis=1)
+    def look(R: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The mean colours (N, 3) around the points as they lie after a turn."""
+        _, index = sided.query(np.hstack([points @ R.T, SIDE_WEIGHT * normals @ R.T]), k=BLUR_SAMPLES)
+        return np.asarray(colours[index].mean(axis=1), np.float64)
 
-    blurred = look(points)[1]
+    blurred = look(np.eye(3))
 
     def is_same(angle_deg: float) -> bool:
         c, s = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
-        distance, turned = look(points @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]]).T)
-        change = np.abs(turned - blurred).max(axis=1)
+        R = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+        distance, _ = tree.query(points @ R.T)
+        change = np.abs(look(R) - blurred).max(axis=1)
         return bool(
             distance.mean() < floor + tolerance / 2
             and np.percentile(distance, 98) < 3 * floor + 2 * tolerance
@@ -177,8 +182,8 @@ def symmetry_fold(mesh: Mesh, tolerance: float = 0.012) -> int:
 
 def surface_samples(
     mesh: Mesh, count: int, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Points (count, 3) spread evenly over the surface and their colours (count, 3) in [0, 1]."""
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Points (count, 3) spread evenly over the surface, its normals there, and their colours (count, 3) in [0, 1]."""
     corners = mesh.vertices[mesh.faces].astype(np.float64)
     area = (
         np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) + 1e-15
@@ -186,6 +191,7 @@ def surface_samples(
     chosen = rng.choice(len(area), count, p=area / area.sum())
     weights = rng.dirichlet(np.ones(3), count)
     points = np.einsum("nk,nkd->nd", weights, corners[chosen])
+    normals = np.einsum("nk,nkd->nd", weights, mesh.normals[mesh.faces[chosen]].astype(np.float64))
     uv = np.einsum("nk,nkd->nd", weights, mesh.uv[mesh.faces[chosen]])
     layer = mesh.layer[mesh.faces[chosen, 0]].astype(int)
     colours = mesh.colour[mesh.faces[chosen, 0]].astype(np.float64)
@@ -193,7 +199,7 @@ def surface_samples(
         column, row = (np.mod(uv, 1.0) * TEXTURE_SIZE).astype(int).clip(0, TEXTURE_SIZE - 1).T
         texels = mesh.textures[np.maximum(layer, 0), row, column, :3] / 255.0
         colours = np.where(layer[:, None] >= 0, texels, colours)
-    return points, colours
+    return points, normals, colours
 
 
 def _parse_obj(text: str) -> _Obj:

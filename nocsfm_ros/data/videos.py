@@ -117,8 +117,8 @@ def _render_video(folder: Path, cache: Path, num_frames: int, video: Video) -> N
     stage = Stage(video, MeshLibrary(cache), Renderer(surface_pool(1, NUM_SURFACES)))
     (folder / video.name).mkdir(parents=True, exist_ok=True)
     look, diagonal_m = stage.target.look, stage.target.diagonal_m
-    points_m = surface_samples(look.mesh, NUM_POINTS, np.random.default_rng(0))[0] * diagonal_m
-    np.save(folder / video.name / POINTS_NAME, points_m.astype(np.float32))
+    points, *_ = surface_samples(look.mesh, NUM_POINTS, np.random.default_rng(0))
+    np.save(folder / video.name / POINTS_NAME, (points * diagonal_m).astype(np.float32))
     facts = {"mesh": look.mesh.name, "fold": look.mesh.fold, "diagonal_m": diagonal_m}
     (folder / video.name / OBJECT_NAME).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     write_sequence(folder / video.name, stage.reference(), stage.frames(num_frames), PNG_LEVEL)

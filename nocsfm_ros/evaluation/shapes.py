@@ -63,6 +63,6 @@ class ObjectShapes:
 def _unit_shape(library: MeshLibrary, index: int) -> ObjectShape:
     """Of the mesh itself, whose box has a diagonal of 1."""
     mesh = library.mesh(index)
-    points, _ = surface_samples(mesh, NUM_POINTS, np.random.default_rng(0))
+    points, *_ = surface_samples(mesh, NUM_POINTS, np.random.default_rng(0))
     size = np.ptp(mesh.vertices.astype(np.float64), axis=0)
     return ObjectShape(points, size, float(pdist(library.hull(index)).max()))

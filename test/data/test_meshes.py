@@ -89,6 +89,12 @@ def test_symmetry_of_plain_bottle_is_continuous_and_of_mug_none() -> None:
     assert procedural_mesh(3, kind="mug").fold == 1
 
 
+def test_symmetry_of_a_bowl_of_another_colour_inside_is_continuous() -> None:
+    bowl = procedural_mesh(100032)
+    assert bowl.name.startswith("procedural/bowl") and len(np.unique(bowl.colour, axis=0)) > 1
+    assert bowl.fold == 0
+
+
 def test_heldout_list_names_every_mesh_once() -> None:
     assert len(heldout_names()) > 100
 
