@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import cv2
@@ -32,9 +31,8 @@ from nocsfm_ros.tracking.tracker import build_tracker
 from nocsfm_ros.training.augmentation import augment_depth, augment_picture
 from nocsfm_ros.training.pairs import nearest_symmetry
 from nocsfm_ros.types import Float32Array, Float64Array, SimilarityPose
-from nocsfm_ros.verification import AGREEMENT_VETO, COLOUR_VETO, SCORES, SIMILARITY_VETO, UNKNOWN, combine_scores
+from nocsfm_ros.verification import UNKNOWN, VETOES, WEIGHTS, Scores, combine_scores
 
-NAMES = ("fit", "agreement", "similarity", "misfit", "seen", "colour")
 RIGHT_DEG, RIGHT_SHARE = 10.0, 0.1  # of scale_m
 TURNED_SHARE, TURNED_DEG = 0.6, (15.0, 50.0)
 OTHERS = 12  # views of other objects, of which the one most alike is asked for
@@ -44,11 +42,11 @@ RIDGE, FOLDS = 2e-4, 5
 class Recorder:
     """Stands in for combine_scores and keeps what it was asked last."""
 
-    last: tuple[float | None, ...] = ()
+    last: Scores
 
-    def __call__(self, *scores: Any) -> tuple[float, str]:
+    def __call__(self, scores: Scores) -> tuple[float, str]:
         self.last = scores
-        return combine_scores(*scores)
+        return combine_scores(scores)
 
 
 def as_seen(view: View, rng: np.random.Generator) -> View:
@@ -103,7 +101,7 @@ def collect(folder: Path, count: int) -> tuple[Float64Array, Float64Array, Float
     estimator, record = tracker.estimator, Recorder()
     views, rng = ViewDataset(folder), np.random.default_rng(0)
     pairs, meshes = draw_pairs(views, count, limit_deg=75), views.column("mesh")
-    rows: list[tuple[tuple[float | None, ...], bool, bool]] = []
+    rows: list[tuple[Scores, bool, bool]] = []
     with mock.patch.object(estimator_module, "combine_scores", record):
         for number, (live, own) in enumerate(pairs, 1):
             shown = as_seen(views[live], rng)
@@ -124,8 +122,8 @@ def collect(folder: Path, count: int) -> tuple[Float64Array, Float64Array, Float
 def reached(scores: Float64Array) -> Float64Array:
     """(N, 1 + 5) regressors: one, and each score between its ends."""
     columns = [np.ones(len(scores))]
-    for name, (_, worst, best) in SCORES.items():
-        share = np.clip((scores[:, NAMES.index(name)] - worst) / (best - worst), 0, 1)
+    for name, (_, worst, best) in WEIGHTS.items():
+        share = np.clip((scores[:, Scores._fields.index(name)] - worst) / (best - worst), 0, 1)
         columns.append(np.where(np.isnan(share), UNKNOWN, share))
     return np.stack(columns, axis=1)
 
@@ -148,9 +146,8 @@ def _sigmoid(x: Float64Array) -> Float64Array:
 def vetoes(scores: Float64Array) -> Float64Array:
     """(N,) the factor of the vetoes."""
     factor = np.ones(len(scores))
-    all_vetoes = (("agreement", AGREEMENT_VETO), ("similarity", SIMILARITY_VETO), ("colour", COLOUR_VETO))
-    for name, (worst, best) in all_vetoes:
-        share = np.clip((scores[:, NAMES.index(name)] - worst) / (best - worst), 0, 1)
+    for name, (worst, best) in VETOES.items():
+        share = np.clip((scores[:, Scores._fields.index(name)] - worst) / (best - worst), 0, 1)
         factor *= np.where(np.isnan(share), 1.0, share)
     return factor
 
@@ -166,7 +163,7 @@ def main() -> None:
     A, order = reached(scores), np.random.default_rng(0).permutation(len(scores))
     bias, *weights = fit(A, right)
     print(f"{len(right)} poses, {right.sum():.0f} right, {other.sum():.0f} of another object")
-    print(f"BIAS {bias:.2f}", ", ".join(f"{name} {w:.2f}" for name, w in zip(SCORES, weights, strict=True)))
+    print(f"BIAS {bias:.2f}", ", ".join(f"{name} {w:.2f}" for name, w in zip(WEIGHTS, weights, strict=True)))
     confidence = np.empty(len(right))
     for fold in np.array_split(order, FOLDS):
         rest = np.setdiff1d(order, fold)

@@ -35,6 +35,7 @@ from nocsfm_ros.types import (
     SimilarityPose,
 )
 from nocsfm_ros.verification import (
+    Scores,
     chroma,
     colour_difference,
     combine_looks,
@@ -158,9 +159,9 @@ class Estimator:
         if len(points_cam) < MIN_POINTS:
             return self._answer(look, mask_crop, f"only {len(points_cam)} pixels of the mask have depth")
         with self._timed("hypotheses"):
-            predicted = self._flow_pose(look, points_cam, pixels_uv, model), self._match_pose(look, mask_crop, model)
+            matched = self._match_pose(look, mask_crop, model)
             hypotheses = [
-                *(pose for pose in predicted if pose is not None),
+                *self._flow_poses(look, points_cam, pixels_uv, model), *([] if matched is None else [matched]),
                 *(priors[1:] if priors else guessed_poses(look.crop, points_cam, look.view, model)),
             ]
         if not hypotheses and not priors:
@@ -238,7 +239,9 @@ class Estimator:
             if model.cloud is None:
                 confidence, reason = combine_looks(similarity, mask_probability)
             else:
-                confidence, reason = combine_scores(best.inlier_ratio, agreement, similarity, misfit, seen, colour)
+                confidence, reason = combine_scores(
+                    Scores(best.inlier_ratio, agreement, similarity, misfit, seen, colour)
+                )
             if view is not model.views[0]:  # a keyframe has the colours of whatever was followed
                 colour = colour_difference(best.pose, model.views[0], look.crop)
             return confidence, reason, similarity, colour
@@ -303,14 +306,16 @@ class Estimator:
         crop = crop_frame(frame.rgb, frame.depth_m, frame.K, square, FEATURE_SIDE)
         return crop, self.backbone.encode(crop.rgb)
 
-    def _flow_pose(
+    def _flow_poses(
         self, look: _Look, points_cam: Float64Array, pixels_uv: npt.NDArray[np.int_], model: ObjectModel
-    ) -> SimilarityPose | None:
+    ) -> list[SimilarityPose]:
+        """By the network's coordinates, and by its own matches."""
         view = look.view
-        anchor = flow_pose(look.nocs_map, points_cam, pixels_uv, self.config.registration, view.anchor_scale_m)
-        if anchor is None:
-            return None
-        return view.pose_from_anchor(anchor, anchor.scale_m if model.scale_m is None else model.scale_m)
+        dense = flow_pose(look.nocs_map, points_cam, pixels_uv, self.config.registration, view.anchor_scale_m)
+        return [
+            view.pose_from_anchor(anchor, anchor.scale_m if model.scale_m is None else model.scale_m)
+            for anchor in (dense, look.nocs_map.matched) if anchor is not None
+        ]
 
     def _match_pose(self, look: _Look, mask_crop: BoolArray, model: ObjectModel) -> SimilarityPose | None:
         if not self.config.matching.point_matches:

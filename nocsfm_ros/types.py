@@ -83,21 +83,6 @@ class ObjectCrop:
 
 
 @dataclass(frozen=True)
-class NocsMap:
-    """What the flow predicts for a crop.
-
-    Attributes:
-        nocs: (S, S, 3) float32 normalised object coordinates, centred, [-0.5, 0.5].
-        mask_prob: (S, S) float32 in [0, 1].
-        sigma: (S, S) float32, the expected error of nocs, in its unit.
-    """
-
-    nocs: Float32Array
-    mask_prob: Float32Array
-    sigma: Float32Array
-
-
-@dataclass(frozen=True)
 class SimilarityPose:
     """``p_cam = R_cam_obj @ (scale_m * nocs) + t_cam_obj``. The scale is never folded into R.
 
@@ -117,6 +102,24 @@ class SimilarityPose:
         T_cam_obj = np.eye(4)
         T_cam_obj[:3, :3], T_cam_obj[:3, 3] = self.R_cam_obj, self.t_cam_obj
         return T_cam_obj
+
+
+@dataclass(frozen=True)
+class NocsMap:
+    """What the flow predicts for a crop.
+
+    Attributes:
+        nocs: (S, S, 3) float32 normalised object coordinates, centred, [-0.5, 0.5].
+        mask_prob: (S, S) float32 in [0, 1].
+        sigma: (S, S) float32, the expected error of nocs, in its unit.
+        matched: pose of the frame of these coordinates in the camera, by the network's own matches with the reference;
+            None where too few agree, and where one of the two pictures has no depth.
+    """
+
+    nocs: Float32Array
+    mask_prob: Float32Array
+    sigma: Float32Array
+    matched: SimilarityPose | None = None
 
 
 @dataclass(frozen=True)

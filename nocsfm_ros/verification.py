@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,19 +20,46 @@ MIN_TOLERANCE_M = 0.01
 MAX_CHECKED = 400
 MIN_CHECKED = 10
 THIN_SAMPLES = 4  # per cell and side, where the cells' middles alone are too few
-# The confidence is a logistic regression on scores between the worst and the best that are met: weight and these two
-# ends. Fitted by benchmarks/fit_confidence.py to 1090 poses on rendered training objects, right, turned and of another
+
+
+class Scores(NamedTuple):
+    """What is checked of a pose.
+
+    Attributes:
+        fit: share of the live points that lie on the object, of those on sides that are known.
+        agreement: see depth_agreement.
+        similarity: see pose_similarity.
+        misfit, seen: of the colours, see colour_alignment.Comparison; None and 0 where too few points are seen.
+        colour: see colour_difference; None where too few points are seen.
+    """
+
+    fit: float
+    agreement: float
+    similarity: float
+    misfit: float | None
+    seen: float
+    colour: float | None
+
+
+# The confidence is a logistic regression on scores between the worst and the best that are met: (weight, worst, best).
+# Fitted by benchmarks/fit_confidence.py to 1090 poses on rendered training objects, right, turned and of another
 # object; it is the share of right ones (10 degrees, a tenth of scale_m) among poses of such scores.
-SCORES = {
+WEIGHTS = {
     "fit": (2.65, 0.3, 0.95), "agreement": (1.78, 0.5, 1.0), "similarity": (2.06, 0.1, 0.6),
     "misfit": (2.56, 1.2, 0.2), "seen": (1.95, 0.2, 0.8),
 }
 BIAS, UNKNOWN = -7.69, 0.7
 # What refutes a pose alone: (impossible, harmless). Plain walls fit plain things in all but features. Colours are in
 # CIELAB: on real tables 15 of 17 right poses lie under 13, a blue pen for a red one at 49
-AGREEMENT_VETO, SIMILARITY_VETO, COLOUR_VETO = (0.25, 0.6), (0.1, 0.3), (28.0, 14.0)
+VETOES = {"agreement": (0.25, 0.6), "similarity": (0.1, 0.3), "colour": (28.0, 14.0)}
+WORDS = {
+    "fit": "{:.0%} of the points fit the object", "agreement": "{:.0%} of the object agrees with the depth",
+    "similarity": "similarity {:.2f} to the reference", "misfit": "colours {:.2f} apart in their places",
+    "seen": "{:.0%} of the reference's points are seen", "colour": "colours {:.0f} apart from the reference's",
+}
 # Without depth in the reference nothing but the look can be checked
 SIMILARITY_RAMP, MASK_RAMP = (0.33, 0.5), (0.5, 0.9)
+LIGHTNESS, MIN_LIGHTNESS = 50.0, 20.0  # what is darker has hardly a colour left, but noise
 COLOUR_BLUR = 1.5  # pixels: a pose is right to about that much
 CHOICE_GAIN = 0.1  # cosine to the best of many partners over that to the right one
 
@@ -123,9 +151,13 @@ def _sampled(view: View, per_cell: int) -> tuple[Float64Array, Float32Array]:
 
 
 def chroma(rgb: Uint8Array) -> Float32Array:
-    """(H, W, 3) uint8 -> (H, W, 2): a and b of CIELAB, slightly blurred. Lightness is left to the lamp."""
+    """(H, W, 3) uint8 -> (H, W, 2): a and b of CIELAB as they would be at LIGHTNESS, slightly blurred.
+
+    Half the light takes a quarter off a and b, and off L + 16 as well: their ratio is the colour, whatever the lamp.
+    """
     blurred = cv2.GaussianBlur(rgb, (0, 0), COLOUR_BLUR).astype(np.float32) / 255
-    return cv2.cvtColor(blurred, cv2.COLOR_RGB2LAB)[..., 1:].astype(np.float32)
+    lightness, ab = np.split(cv2.cvtColor(blurred, cv2.COLOR_RGB2LAB), [1], axis=2)
+    return np.asarray(ab * (LIGHTNESS + 16) / (np.maximum(lightness, MIN_LIGHTNESS) + 16), np.float32)
 
 
 def seen_points(
@@ -178,40 +210,18 @@ def look_similarity(view: View, features: FeatureMap, mask: BoolArray) -> float:
     return 0.5 * (_best_cosine(seen, live) + parts) - CHOICE_GAIN
 
 
-def combine_scores(
-    fit: float, agreement: float, similarity: float, misfit: float | None, seen: float, colour: float | None
-) -> tuple[float, str]:
-    """How likely the pose is right, [0, 1], and its weakest side in words.
-
-    Args:
-        fit: share of the live points that lie on the object, of those on sides that are known.
-        agreement: see depth_agreement.
-        similarity: see pose_similarity.
-        misfit, seen: of the colours, see colour_alignment.Comparison; None and 0 where too few points are seen.
-        colour: see colour_difference.
-    """
-    values = {
-        "fit": fit, "agreement": agreement, "similarity": similarity, "misfit": misfit, "seen": seen
-    }
-    words = {
-        "fit": f"{fit:.0%} of the points fit the object",
-        "agreement": f"{agreement:.0%} of the object agrees with the depth",
-        "similarity": f"similarity {similarity:.2f} to the reference",
-        "misfit": "" if misfit is None else f"colours {misfit:.2f} apart in their places",
-        "seen": f"{seen:.0%} of the reference's points are seen",
-        "colour": "" if colour is None else f"colours {colour:.0f} apart from the reference's",
-    }
-    reached = {name: UNKNOWN if (value := values[name]) is None else _ramp(value, ends)
-               for name, (_, *ends) in SCORES.items()}
-    missing = {name: weight * (1 - reached[name]) for name, (weight, *_) in SCORES.items()}
-    vetoes = {"agreement": _ramp(agreement, AGREEMENT_VETO), "similarity": _ramp(similarity, SIMILARITY_VETO)}
-    if colour is not None:
-        vetoes["colour"] = _ramp(colour, COLOUR_VETO)
-    logit = BIAS + sum(weight for weight, *_ in SCORES.values()) - sum(missing.values())
-    confidence = float(np.prod(list(vetoes.values())) / (1 + np.exp(-logit)))
-    hardest = min(vetoes, key=lambda name: vetoes[name])
-    known = {name: loss for name, loss in missing.items() if words[name]}
-    return confidence, words[hardest if vetoes[hardest] < 0.5 else max(known, key=lambda name: known[name])]
+def combine_scores(scores: Scores) -> tuple[float, str]:
+    """How likely the pose is right, [0, 1], and its weakest side in words."""
+    known = {name: value for name, value in scores._asdict().items() if value is not None}
+    missing = {name: weight * (1 - (_ramp(known[name], ends) if name in known else UNKNOWN))
+               for name, (weight, *ends) in WEIGHTS.items()}
+    passed = {name: _ramp(known[name], ends) for name, ends in VETOES.items() if name in known}
+    logit = BIAS + sum(weight for weight, *_ in WEIGHTS.values()) - sum(missing.values())
+    confidence = float(np.prod(list(passed.values())) / (1 + np.exp(-logit)))
+    hardest = min(passed, key=lambda name: passed[name])
+    worst = max(known.keys() & missing.keys(), key=lambda name: missing[name])
+    said = hardest if passed[hardest] < 0.5 else worst
+    return confidence, WORDS[said].format(known[said])
 
 
 def combine_looks(similarity: float, mask_probability: float) -> tuple[float, str]:

@@ -15,6 +15,7 @@ from nocsfm_ros.object_model import ObjectModel, View
 from nocsfm_ros.registration import ObjectCloud
 from nocsfm_ros.types import BoolArray, ObjectCrop, SimilarityPose
 from nocsfm_ros.verification import (
+    Scores,
     chroma,
     colour_difference,
     combine_looks,
@@ -114,37 +115,44 @@ def test_chroma_is_zero_for_grey_and_has_the_sign_of_the_colour() -> None:
     assert chroma(painted((200, 30, 30)).rgb)[0, 0, 0] > 40 and chroma(painted((30, 30, 200)).rgb)[0, 0, 1] < -40
 
 
-GOOD = (0.95, 1.0, 0.6, 0.2, 0.9, 3.0)  # inliers, agreement, similarity, misfit, seen, colour
+GOOD = Scores(fit=0.95, agreement=1.0, similarity=0.6, misfit=0.2, seen=0.9, colour=3.0)
 
 
-def test_good_scores_are_confident_and_unknown_colours_cost_little() -> None:
-    assert combine_scores(*GOOD)[0] > 0.95
-    assert combine_scores(*GOOD[:3], None, 0.9, None)[0] > 0.9
+def test_chroma_is_the_same_in_half_the_light() -> None:
+    linear = np.array([0.5, 0.2, 0.05])  # an orange
+    rgb = [np.uint8(255 * (light * linear) ** (1 / 2.2)) for light in (1.0, 0.5)]
+    bright, dim = (chroma(painted(tuple(int(x) for x in colour)).rgb)[5, 5] for colour in rgb)
+    assert np.linalg.norm(bright - dim) < 0.1 * np.linalg.norm(bright)
+
+
+def test_good_scores_are_confident_and_unknown_ones_cost_little() -> None:
+    assert combine_scores(GOOD)[0] > 0.95
+    assert combine_scores(GOOD._replace(misfit=None, colour=None))[0] > 0.9
 
 
 @pytest.mark.parametrize(
-    ("place", "bad", "words"),
+    ("bad", "words"),
     [
-        (0, 0.3, "30% of the points fit the object"), (1, 0.5, "50% of the object agrees with the depth"),
-        (2, 0.1, "similarity 0.10 to the reference"), (3, 1.2, "colours 1.20 apart in their places"),
-        (4, 0.2, "20% of the reference's points are seen"),
+        ({"fit": 0.3}, "30% of the points fit the object"),
+        ({"agreement": 0.5}, "50% of the object agrees with the depth"),
+        ({"similarity": 0.1}, "similarity 0.10 to the reference"),
+        ({"misfit": 1.2}, "colours 1.20 apart in their places"),
+        ({"seen": 0.2}, "20% of the reference's points are seen"),
     ],
 )
-def test_each_bad_score_lowers_the_confidence_and_is_named(place: int, bad: float, words: str) -> None:
-    scores = [*GOOD]
-    scores[place] = bad
-    confidence, reason = combine_scores(*scores)
-    assert confidence < combine_scores(*GOOD)[0] - 0.05 and reason == words
+def test_each_bad_score_lowers_the_confidence_and_is_named(bad: dict[str, float], words: str) -> None:
+    confidence, reason = combine_scores(GOOD._replace(**bad))
+    assert confidence < combine_scores(GOOD)[0] - 0.05 and reason == words
 
 
 def test_middling_scores_in_all_are_no_object() -> None:
-    assert combine_scores(0.6, 0.75, 0.2, 0.6, 0.4, 10.0)[0] < 0.15
+    middling = Scores(fit=0.6, agreement=0.75, similarity=0.2, misfit=0.6, seen=0.4, colour=10.0)
+    assert combine_scores(middling)[0] < 0.15
 
 
 def test_other_colours_or_contradicted_depth_refute_a_pose_alone() -> None:
-    other = combine_scores(*GOOD[:5], 28.0)
-    assert other == (0.0, "colours 28 apart from the reference's")
-    assert combine_scores(0.95, 0.2, *GOOD[2:]) == (0.0, "20% of the object agrees with the depth")
+    assert combine_scores(GOOD._replace(colour=28.0)) == (0.0, "colours 28 apart from the reference's")
+    assert combine_scores(GOOD._replace(agreement=0.2)) == (0.0, "20% of the object agrees with the depth")
 
 
 def test_looks_without_depth_need_mask_and_similarity() -> None:

@@ -132,7 +132,7 @@ def encode_times(backbone: Backbone, size_wh: tuple[int, int]) -> Figures:
         backbone.encode(rgb)
         spent.append((time.perf_counter() - begin[0], time.process_time() - begin[1]))
     wall, processor = 1e3 * np.median(spent[WARM_UP:], axis=0)
-    return {"ms": round(float(wall), 1), "processor_ms": round(float(processor), 1)}
+    return {"ms": round(float(wall), 2), "processor_ms": round(float(processor), 2)}
 
 
 def hots_pairs(folder: Path, count: int) -> Iterator[SearchPair]:

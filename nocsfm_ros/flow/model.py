@@ -17,6 +17,7 @@ from nocsfm_ros.flow.autoencoder import Autoencoder
 from nocsfm_ros.flow.checkpoints import load_pretrained, model_class_of
 from nocsfm_ros.flow.conditions import (
     CONTEXT_GAIN,
+    central_depth,
     guessed_scale,
     live_condition,
     match_hints,
@@ -26,13 +27,15 @@ from nocsfm_ros.flow.conditions import (
 )
 from nocsfm_ros.flow.diffusion import OBJECTIVE as DIFFUSION
 from nocsfm_ros.flow.diffusion import denoise
+from nocsfm_ros.flow.match_head import Matched
 from nocsfm_ros.flow.path import integrate
 from nocsfm_ros.flow.transformer import VelocityTransformer
 from nocsfm_ros.flow.velocity import LOG_SIGMA_RANGE, FlowStep, VelocityNetwork
 from nocsfm_ros.geometry.crops import R_ray_cam
-from nocsfm_ros.types import BoolArray, Float32Array, NocsMap, ObjectCrop
+from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, NocsMap, ObjectCrop, SimilarityPose
 
 CROP_SIDE = 128  # of the embedded weights
+MIN_AGREEING = 6.0  # cells
 FEATURE_SIDE = 256  # of the same square for the backbone: at stride 16 one feature cell is 8 x 8 pixels of the crop
 
 Velocity = VelocityNetwork | VelocityTransformer
@@ -61,6 +64,28 @@ class EncodedView:
 def solver_of(velocity: Velocity) -> Callable[..., tuple[torch.Tensor, FlowStep]]:
     """What takes z0 to z1 with this network: Euler steps of the flow, or DDIM."""
     return denoise if velocity.config.get("objective") == DIFFUSION else integrate
+
+
+def matched_pose(
+    matched: Matched | None, R_crop: Float64Array, depth_m: float, scale_m: float | None
+) -> SimilarityPose | None:
+    """The pose that the network's matches agree on, brought back from the coordinates of conditions.live_condition.
+
+    Args:
+        matched: of one picture; None of a network that does not match.
+        R_crop: (3, 3) R_ray_cam of the crop.
+        depth_m: its central_depth.
+        scale_m: metres per NOCS unit of the reference, or None if it had no depth.
+
+    Returns:
+        Of the reference's frame in the camera; None without a scale, or where fewer than MIN_AGREEING cells agree.
+    """
+    if matched is None or scale_m is None or float(matched.num_agreeing[0]) < MIN_AGREEING:
+        return None
+    motion = matched.rigid[0].double().cpu().numpy()
+    R_ray_obj, t_obj = motion[:, :3].T, motion[:, 3]
+    t_ray_obj = np.array([0, 0, depth_m]) - scale_m * R_ray_obj @ t_obj
+    return SimilarityPose(R_crop.T @ R_ray_obj, R_crop.T @ t_ray_obj, scale_m)
 
 
 class FlowModel:
@@ -132,7 +157,8 @@ class FlowModel:
         """
         rgb, depth_m = pictures(self._tensor(crop.rgb)), self._tensor(crop.depth_m)
         K_crop = self._tensor(crop.K_crop).float()
-        R = self._tensor(R_ray_cam(crop.K_crop, crop.rgb.shape[0])).float()
+        R_crop = R_ray_cam(crop.K_crop, crop.rgb.shape[0])
+        R = self._tensor(R_crop).float()
         scale = guessed_scale(depth_m, K_crop) if scale_m is None else torch.full((1,), scale_m, device=self.device)
         grid, hints = self._grid(features), None
         if grid is not None and view.features is not None:
@@ -147,6 +173,7 @@ class FlowModel:
         return NocsMap(
             nocs=nocs[0].permute(1, 2, 0).clamp(-0.5, 0.5).cpu().numpy(), mask_prob=logit[0, 0].sigmoid().cpu().numpy(),
             sigma=sigma[0, 0].cpu().numpy(),
+            matched=matched_pose(last.matched, R_crop, float(central_depth(depth_m)), scale_m),
         )
 
     def _grid(self, features: Float32Array | None) -> torch.Tensor | None:

@@ -12,6 +12,8 @@ from torch import nn
 
 from nocsfm_ros.errors import CheckpointError
 from nocsfm_ros.flow.diffusion import OBJECTIVE as DIFFUSION
+from nocsfm_ros.flow.match_head import GUESS_CHANNELS, PLACE_CHANNELS, Matched, MatchHead
+from nocsfm_ros.flow.motions import apply_affine, identity_affine
 
 CONDITION_CHANNELS = 8  # rgb 3, xyz 3, depth validity 1, mask 1: see flow.conditions
 HINT_CHANNELS = 5  # nocs of the match 3, whether it is mutual 1, similarity 1: see flow.conditions
@@ -38,11 +40,13 @@ class FlowStep(NamedTuple):
     velocity: (B, C, n, n) of the latent.
     affine: (B, 3, 4) that maps live xyz (as in the condition) to NOCS: the rigid object's whole answer in 12 numbers.
     log_sigma: (B, 1, n, n) log of the expected error of the decoded NOCS.
+    matched: what the network's own matches say; None of a network that does not match.
     """
 
     velocity: torch.Tensor
     affine: torch.Tensor
     log_sigma: torch.Tensor
+    matched: Matched | None = None
 
 
 class VelocityNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -50,10 +54,11 @@ class VelocityNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     Grids of side n, n/2 and n/4 (n = latent_side); the two coarser ones attend to the reference's tokens. One
     encoder serves reference and live crop; the backbone's features of both, where there are any, join at n/2, and so
-    do the coordinates of their matches. From the coarsest grid an affine map of the live coordinates is read off,
-    exact for a rigid object, and its image is handed to the finest grid. A condition that is all zeros means "not
-    given": training drops conditions at random, so that the same weights run without depth, without matches, or on
-    the picture alone as in the paper.
+    do the coordinates of their matches. There every live cell also says which reference cell shows the same point; the
+    coordinates it takes from there, and those of the rigid motion that most of these agree on, are handed on. From the
+    coarsest grid an affine map of the live coordinates is read off, exact for a rigid object, and its image is handed
+    to the finest grid. A condition that is all zeros means "not given": training drops conditions at random, so that
+    the same weights run without depth, without matches, or on the picture alone as in the paper.
 
     Args:
         latent_channels, latent_side: of the autoencoder.
@@ -85,11 +90,14 @@ class VelocityNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.down_fine = ResidualBlock(fine, time_width)
         self.to_middle = nn.Conv2d(fine, middle, 3, stride=2, padding=1)
         self.down_middle = ResidualBlock(middle, time_width)
-        self.match = ReferenceAttention(middle, middle)
+        token_width = middle + PLACE_CHANNELS
+        self.look = ReferenceAttention(middle, token_width)
+        self.match = MatchHead(middle, token_width)
+        self.from_match = nn.Conv2d(GUESS_CHANNELS, middle, 1)
         self.to_coarse = nn.Conv2d(middle, coarse, 3, stride=2, padding=1)
-        self.coarse = nn.ModuleList(TransformerBlock(coarse, middle) for _ in range(2))
+        self.coarse = nn.ModuleList(TransformerBlock(coarse, token_width) for _ in range(2))
         self.affine_head = AffineHead(coarse) if affine else None
-        self.from_affine = nn.Conv2d(4, fine, 1)
+        self.from_affine = nn.Conv2d(7, fine, 1)
         self.from_coarse = nn.Conv2d(coarse, middle, 1)
         self.up_middle = ResidualBlock(middle, time_width)
         self.from_middle = nn.Conv2d(middle, fine, 1)
@@ -111,11 +119,18 @@ class VelocityNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
             )
 
     def encode_reference(self, condition: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
-        """Reference condition (B, 8, S, S) and features (B, C, n/2, n/2) -> tokens (B, N, width); once per keyframe."""
+        """Tokens (B, N, width + 4), once per keyframe.
+
+        Args:
+            condition: (B, 8, S, S), of the reference.
+            context: (B, C, n/2, n/2) the backbone's features.
+        """
         grid = self.reference_down(self.view_encoder(condition))
         if self.context is not None and context is not None:
             grid = grid + self.context(context)
-        tokens: torch.Tensor = (self.reference_block(grid) + self.positions).flatten(2).transpose(1, 2)
+        grid = self.reference_block(grid) + self.positions
+        places = cell_xyz(condition, condition.shape[-1] // grid.shape[-1]).to(grid.dtype)
+        tokens: torch.Tensor = torch.cat([grid, places], dim=1).flatten(2).transpose(1, 2)
         return tokens
 
     def encode_live(
@@ -141,16 +156,22 @@ class VelocityNetwork(ModelMixin, ConfigMixin):  # type: ignore[misc]
         # the sinusoids of diffusers are spaced for times of 0..1000
         time = self.time_embedding(self.time_proj(tau * 1000).to(z.dtype))
         fine = self.down_fine(self.stem(torch.cat([z, live.fine], dim=1)), time)
-        middle = self.match(self.down_middle(self.to_middle(fine) + live.middle, time), tokens)
+        middle = self.look(self.down_middle(self.to_middle(fine) + live.middle, time), tokens)
+        xyz = live.xyz[:, :3]
+        matched = self.match(middle, tokens, live.xyz)
+        middle = middle + self.from_match(matched.guess.to(middle.dtype))
         coarse = self.to_coarse(middle)
         for block in self.coarse:
             coarse = block(coarse, tokens)
-        affine = identity_affine(len(z), z.device) if self.affine_head is None else self.affine_head(coarse)
-        guess = torch.cat([apply_affine(affine, live.xyz[:, :3]) * live.xyz[:, 3:], live.xyz[:, 3:]], dim=1)
+        affine = identity_affine(len(z), z.device)
+        if self.affine_head is not None:
+            affine = self.affine_head(coarse, matched.rigid, matched.agreement)
+        known = live.xyz[:, 3:]
+        guess = torch.cat([apply_affine(affine, xyz) * known, apply_affine(matched.rigid, xyz) * known, known], dim=1)
         middle = self.up_middle(middle + _doubled(self.from_coarse(coarse)), time)
         fine = self.up_fine(fine + _doubled(self.from_middle(middle)) + self.from_affine(guess.to(z.dtype)), time)
         out: torch.Tensor = self.head(fine)
-        return FlowStep(out[:, :-1], affine, out[:, -1:])
+        return FlowStep(out[:, :-1], affine, out[:, -1:], matched)
 
 
 def cell_xyz(condition: torch.Tensor, patch: int = PATCH) -> torch.Tensor:
@@ -160,16 +181,6 @@ def cell_xyz(condition: torch.Tensor, patch: int = PATCH) -> torch.Tensor:
     return torch.cat([xyz, (known > 0.25).float()], dim=1)
 
 
-def apply_affine(affine: torch.Tensor, xyz: torch.Tensor) -> torch.Tensor:
-    """(B, 3, 4) on coordinates (B, 3, h, w)."""
-    return (affine[:, :, :3] @ xyz.flatten(2) + affine[:, :, 3:]).view(xyz.shape)
-
-
-def identity_affine(size: int, device: torch.device) -> torch.Tensor:
-    """(size, 3, 4) float32: coordinates as they are."""
-    return torch.eye(3, 4, device=device).expand(size, 3, 4)
-
-
 class AffineHead(nn.Module):
     """A learned query looks over a grid and answers with an affine map, the identity at first."""
 
@@ -177,13 +188,15 @@ class AffineHead(nn.Module):
         super().__init__()
         self.query = nn.Parameter(torch.randn(1, 4, width) * 0.02)
         self.norm, self.attention = nn.LayerNorm(width), Attention(width, width)
-        self.answer = nn.Sequential(nn.Linear(4 * width, width), nn.GELU(), nn.Linear(width, 12))
+        self.answer = nn.Sequential(nn.Linear(4 * width + 13, width), nn.GELU(), nn.Linear(width, 12))
 
-    def forward(self, grid: torch.Tensor) -> torch.Tensor:
-        """(B, width, h, w) -> (B, 3, 4) float32."""
+    def forward(self, grid: torch.Tensor, rigid: torch.Tensor, agreement: torch.Tensor) -> torch.Tensor:
+        """(B, width, h, w), the matches' own answer (B, 3, 4) and the share (B,) behind it -> (B, 3, 4) float32."""
         cells = self.norm(grid.flatten(2).transpose(1, 2))
         looked = self.attention(self.query.expand(len(grid), -1, -1).to(cells.dtype), cells)
-        affine = 0.1 * self.answer(looked.flatten(1)).float().view(-1, 3, 4)
+        turned = rigid - identity_affine(len(grid), grid.device)
+        known = torch.cat([looked.flatten(1), turned.flatten(1).to(cells.dtype), agreement[:, None].to(cells.dtype)], 1)
+        affine = 0.1 * self.answer(known).float().view(-1, 3, 4)
         return affine + identity_affine(len(grid), affine.device)
 
 

@@ -76,6 +76,9 @@ class LossConfig:
         3.0, "decoded mask: registration forgives a coarse map, but not pixels of the table", low=0.0, high=100.0
     )
     affine: float = _tunable(1.0, "the affine map on the cells that show the object", low=0.0, high=100.0)
+    match: float = _tunable(
+        1.0, "which reference cell shows the same point; the transformer does not match", low=0.0, high=100.0
+    )
     sigma: float = _tunable(0.05, "likelihood of the coordinates' error", low=0.0, high=100.0)
 
 

@@ -13,8 +13,9 @@ from nocsfm_ros.flow.autoencoder import Autoencoder
 from nocsfm_ros.flow.diffusion import NUM_TIMES, clean_latent, noise_schedule, tau_of_times
 from nocsfm_ros.flow.diffusion import OBJECTIVE as DIFFUSION
 from nocsfm_ros.flow.model import Velocity, solver_of
+from nocsfm_ros.flow.motions import apply_affine
 from nocsfm_ros.flow.path import draw_tau, point_on_path
-from nocsfm_ros.flow.velocity import LOG_SIGMA_RANGE, FlowStep, LiveView, apply_affine
+from nocsfm_ros.flow.velocity import LOG_SIGMA_RANGE, FlowStep, LiveView, cell_xyz
 from nocsfm_ros.training.config import LossConfig
 from nocsfm_ros.training.loop import Losses, TrainingRun
 from nocsfm_ros.training.losses import foreground_loss, mask_loss
@@ -22,6 +23,7 @@ from nocsfm_ros.training.monitor import Monitor
 from nocsfm_ros.training.pairs import PairBatch, PairSampler
 
 WATCHED_STEPS = 10  # of a diffusion model, for samples
+MATCH_SPREAD, MAX_MATCH_ERROR = 0.04, 0.1  # NOCS: half a cell of a usual crop, and further than its neighbours
 WHOLE_CELL = 0.99  # of a cell's pixels: where the mean of its coordinates is the object's alone
 
 
@@ -49,9 +51,9 @@ def flow_losses(
 ) -> Losses:
     """Error of the velocity in the latent, foreground-weighted, plus losses on what the one-step result decodes to.
 
-    Those are the coordinates, the mask, the affine map on the cells that show the object, and the likelihood of the
-    coordinates' error under the predicted sigma (Laplace; Kendall and Gal, NeurIPS 2017). A loss of weight 0 is left
-    out, and with it the decoder where none needs it.
+    Those are the coordinates, the mask, the affine map on the cells that show the object, the matches of the cells,
+    and the likelihood of the coordinates' error under the predicted sigma (Laplace; Kendall and Gal, NeurIPS 2017). A
+    loss of weight 0 is left out, and with it the decoder where none needs it.
     """
     with torch.no_grad():
         z0 = autoencoder.encode_picture(batch.rgb).float()
@@ -71,6 +73,8 @@ def flow_losses(
         parts |= _decoded_losses(*autoencoder.decode_nocs(sample.end(velocity)), said, batch, share)
     if weights.affine:
         parts["affine"] = _affine_loss(said, live, batch, share)
+    if weights.match and said.matched is not None:
+        parts["match"] = _match_loss(said.matched.logits, batch)
     loss = sum(getattr(weights, name) * value for name, value in parts.items())
     return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}  # type: ignore[dict-item]
 
@@ -104,6 +108,26 @@ def _affine_loss(said: FlowStep, live: LiveView, batch: PairBatch, share: torch.
     cell_nocs = avg_pool2d(batch.nocs * batch.mask, batch.mask.shape[-1] // share.shape[-1]) / share.clamp(min=1e-3)
     whole_cell = (share > WHOLE_CELL).float() * live.xyz[:, 3:]
     return foreground_loss(apply_affine(said.affine, live.xyz[:, :3]), cell_nocs, whole_cell)
+
+
+def _match_loss(logits: torch.Tensor, batch: PairBatch) -> torch.Tensor:
+    """Cross-entropy of (B, M, N + 1) logits to the reference cells near each live cell's point, or to "none".
+
+    Cells on the object and cells without a partner weigh alike; a cell that is object in part does not count.
+    """
+    live_side, reference_side = (int(count**0.5) for count in (logits.shape[1], logits.shape[2] - 1))
+    places = cell_xyz(batch.reference, batch.reference.shape[-1] // reference_side).flatten(2).transpose(1, 2)
+    size = batch.mask.shape[-1] // live_side
+    share = avg_pool2d(batch.mask, size).flatten(1)
+    points = (avg_pool2d(batch.nocs * batch.mask, size).flatten(2) / share.clamp(min=1e-3)[:, None]).transpose(1, 2)
+    distance = torch.cdist(points.float(), places[..., :3].float()).masked_fill(places[:, None, :, 3] < 0.5, 1e3)
+    has_partner = (share > 0.5) & (distance.amin(dim=2) < MAX_MATCH_ERROR)
+    near = torch.softmax(-0.5 * (distance / MATCH_SPREAD) ** 2, dim=2) * has_partner[..., None]
+    wanted = torch.cat([near, (~has_partner)[..., None].float()], dim=2)
+    cost = -(wanted * logits.log_softmax(dim=2)).sum(dim=2)
+    has_none = ~has_partner & ((share > 0.5) | (share < 0.05))
+    of_partners, of_none = ((cost * cells).sum() / cells.sum().clamp(min=1) for cells in (has_partner, has_none))
+    return 0.5 * (of_partners + of_none)
 
 
 class _Sample(NamedTuple):

@@ -13,7 +13,7 @@ from nocsfm_ros.flow.autoencoder import Autoencoder, build_autoencoder
 from nocsfm_ros.flow.checkpoints import load_pretrained, weights_folder
 from nocsfm_ros.flow.model import CROP_SIDE, FlowModel
 from nocsfm_ros.flow.transformer import VelocityTransformer
-from nocsfm_ros.flow.velocity import HINT_CHANNELS, FlowStep, VelocityNetwork, apply_affine, cell_xyz
+from nocsfm_ros.flow.velocity import HINT_CHANNELS, FlowStep, VelocityNetwork, cell_xyz
 
 SMALL = (16, 48, 48)
 
@@ -96,13 +96,6 @@ def test_fresh_velocity_network_answers_with_an_affine_map_near_the_identity() -
                      model.encode_reference(condition))
     assert said.log_sigma.shape == (1, 1, 16, 16) and said.affine.shape == (1, 3, 4)
     torch.testing.assert_close(said.affine[0], torch.eye(3, 4), atol=0.2, rtol=0)
-
-
-def test_apply_affine_turns_and_shifts_coordinates() -> None:
-    affine = torch.tensor([[[0.0, -1, 0, 0.5], [1, 0, 0, 0], [0, 0, 1, -0.25]]])
-    xyz = torch.rand(1, 3, 2, 2)
-    expected = torch.stack([0.5 - xyz[:, 1], xyz[:, 0], xyz[:, 2] - 0.25], dim=1)
-    torch.testing.assert_close(apply_affine(affine, xyz), expected)
 
 
 def test_cell_xyz_is_the_mean_over_the_valid_pixels_only() -> None:

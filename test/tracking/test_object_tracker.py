@@ -16,7 +16,7 @@ from nocsfm_ros.object_model import ObjectModel, View
 from nocsfm_ros.tracking import object_tracker
 from nocsfm_ros.tracking.object_tracker import ObjectTracker
 from nocsfm_ros.tracking.tracker import Tracker
-from nocsfm_ros.types import BoxXywh, PoseEstimate, RgbdFrame, SimilarityPose, TrackState
+from nocsfm_ros.types import BoxXywh, ObjectCrop, PoseEstimate, RgbdFrame, SimilarityPose, TrackState
 
 WIDTH, HEIGHT = 64, 48
 K = np.array([[60.0, 0, 31.5], [0, 60.0, 23.5], [0, 0, 1.0]])
@@ -63,9 +63,10 @@ def _view(T_cam_obj: Any, scale_m: float | None = 0.2) -> View:
     points = np.random.default_rng(0).uniform(-0.04, 0.04, (200, 3))
     nothing: Any = None
     cells = np.zeros((2, 2, 3), np.float32)
+    crop = ObjectCrop(np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16), np.float32), np.eye(3), K)
     return View(
-        T_cam_obj, np.eye(4), scale_m, nothing, lambda: nothing, nothing, nothing, nothing, cells, points, points[:0],
-        nothing, nothing,
+        T_cam_obj, np.eye(4), scale_m, nothing, lambda: nothing, crop, nothing, nothing, cells, points, points[:0],
+        nothing, np.zeros((0, 3), np.float32),
     )
 
 
