@@ -24,6 +24,7 @@ WINDOW_SIDES = (48.0, 72.0, 108.0, 162.0, 243.0)
 RING_WEIGHT = 0.5  # of what surrounds a window: a blob larger than the object must not win
 SHARPNESS = 10.0  # of the soft-argmax
 # A component's longer side over its window's; outside this range the window is the box.
+SAME_BOX = 0.7  # overlap of two places that are one: windows beside each other lead to the same component
 BELIEVABLE_SIDE = (0.6, 1.7)
 
 
@@ -139,7 +140,7 @@ def find_candidates(
         config: similarity_threshold, max_candidates.
 
     Returns:
-        At most max_candidates, best first; empty when no cell is above the threshold.
+        At most max_candidates, best first, no two alike; empty when no cell is above the threshold.
     """
     frame = encoded.features
     windows: list[_Window] = []
@@ -152,17 +153,26 @@ def find_candidates(
         return []
     candidates: list[Candidate] = []
     scores = np.stack([window.scores for window in windows])
-    for _ in range(config.max_candidates):
+    while len(candidates) < config.max_candidates:
         k, row, column = np.unravel_index(int(scores.argmax()), scores.shape)
         if not np.isfinite(scores[k, row, column]) or scores[k, row, column] <= 0:
             break
         peak = int(row), int(column)
-        candidates.append(_candidate(windows[k], peak, frame.stride, encoded.scale, config.similarity_threshold))
+        found = _candidate(windows[k], peak, frame.stride, encoded.scale, config.similarity_threshold)
+        if all(overlap(found.box_xywh, other.box_xywh) < SAME_BOX for other in candidates):
+            candidates.append(found)
         half_h, half_w = (max(1, round(n / 2)) for n in windows[k].size_hw)
         scores[
             :, max(0, row - half_h) : row + half_h + 1, max(0, column - half_w) : column + half_w + 1
         ] = -np.inf
     return candidates
+
+
+def overlap(a: BoxXywh, b: BoxXywh) -> float:
+    """Intersection over union of two boxes."""
+    width, height = (min(a[i] + a[i + 2], b[i] + b[i + 2]) - max(a[i], b[i]) for i in (0, 1))
+    common = max(width, 0.0) * max(height, 0.0)
+    return common / (a[2] * a[3] + b[2] * b[3] - common)
 
 
 @dataclass(frozen=True)
