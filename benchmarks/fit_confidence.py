@@ -82,7 +82,7 @@ def poses_of(case: Case, estimator: Estimator, rng: np.random.Generator) -> Iter
     points_cam, _ = object_points(look.crop.depth_m, mask, look.crop.K_crop, config)
     start = SimilarityPose(turn @ found.pose.R_cam_obj, found.pose.t_cam_obj, found.pose.scale_m)
     turned = refine(start, points_cam, case.model.cloud, config)
-    estimator._verify(look, case.model, turned, mask, 1.0)
+    estimator._verify(look, case.model, turned, mask, float(look.nocs_map.mask_prob[mask].mean()))
     yield turned.pose
 
 
@@ -96,7 +96,7 @@ def is_right(case: Case, pose: SimilarityPose) -> bool:
 
 
 def collect(folder: Path, count: int) -> tuple[Float64Array, Float64Array, Float64Array]:
-    """Scores (N, 6) with NaN for unknown, right or not (N,), of another object or not (N,)."""
+    """Scores (N, 7) with NaN for unknown, right or not (N,), of another object or not (N,)."""
     tracker = build_tracker(Config())
     estimator, record = tracker.estimator, Recorder()
     views, rng = ViewDataset(folder), np.random.default_rng(0)

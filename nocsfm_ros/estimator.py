@@ -168,8 +168,8 @@ class Estimator:
             return self._answer(look, mask_crop, "no three correspondences agree on a pose")
         near = priors[0] if priors else None
         best, new_share = self._registered(look, model, hypotheses, points_cam, near, is_followed)
-        probability = float(look.nocs_map.mask_prob[mask_crop].mean())
-        confidence, reason, similarity, colour = self._verify(look, model, best, mask_crop, probability)
+        certainty = float(look.nocs_map.mask_prob[mask_crop].mean())
+        confidence, reason, similarity, colour = self._verify(look, model, best, mask_crop, certainty)
         if confidence >= self.config.tracking.min_confidence:
             # a pose that holds knows better than the flow what cannot be the object and what lies on its known surface
             points_obj = coordinates(look.crop, invert(best.pose.T_cam_obj))
@@ -212,7 +212,8 @@ class Estimator:
             best = refine(prior, points_cam, model.cloud, self.config.registration)
         best = self._coloured(best, look, model)
         near = near_surface(coordinates(look.crop, invert(best.pose.T_cam_obj)), best.pose, model)
-        confidence, reason, similarity, colour = self._verify(look, model, best, near, 1.0)
+        certainty = float(look.nocs_map.mask_prob[near].mean()) if near.any() else 0.0
+        confidence, reason, similarity, colour = self._verify(look, model, best, near, certainty)
         return self._answer(look, near, reason, best, confidence, similarity, colour)
 
     def _coloured(self, best: Registration, look: _Look, model: ObjectModel) -> Registration:
@@ -224,7 +225,7 @@ class Estimator:
             return align_colours(best, list(views.values()), look.colours)
 
     def _verify(
-        self, look: _Look, model: ObjectModel, best: Registration, mask_crop: BoolArray, mask_probability: float
+        self, look: _Look, model: ObjectModel, best: Registration, mask_crop: BoolArray, certainty: float | None
     ) -> tuple[float, str, float, float | None]:
         """Confidence, the reason in words, similarity to the nearest view, difference in colour to the reference."""
         with self._timed("verify"):
@@ -237,10 +238,10 @@ class Estimator:
             compared = look.colours.compare([view], best.pose)
             misfit, seen = (None, 0.0) if compared is None else (compared.misfit, compared.seen)
             if model.cloud is None:
-                confidence, reason = combine_looks(similarity, mask_probability)
+                confidence, reason = combine_looks(similarity, 1.0 if certainty is None else certainty)
             else:
                 confidence, reason = combine_scores(
-                    Scores(best.inlier_ratio, agreement, similarity, misfit, seen, colour)
+                    Scores(best.inlier_ratio, agreement, similarity, misfit, seen, colour, certainty)
                 )
             if view is not model.views[0]:  # a keyframe has the colours of whatever was followed
                 colour = colour_difference(best.pose, model.views[0], look.crop)
