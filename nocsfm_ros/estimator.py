@@ -225,7 +225,7 @@ class Estimator:
             return align_colours(best, list(views.values()), look.colours)
 
     def _verify(
-        self, look: _Look, model: ObjectModel, best: Registration, mask_crop: BoolArray, certainty: float | None
+        self, look: _Look, model: ObjectModel, best: Registration, mask_crop: BoolArray, certainty: float
     ) -> tuple[float, str, float, float | None]:
         """Confidence, the reason in words, similarity to the nearest view, difference in colour to the reference."""
         with self._timed("verify"):
@@ -238,7 +238,7 @@ class Estimator:
             compared = look.colours.compare([view], best.pose)
             misfit, seen = (None, 0.0) if compared is None else (compared.misfit, compared.seen)
             if model.cloud is None:
-                confidence, reason = combine_looks(similarity, 1.0 if certainty is None else certainty)
+                confidence, reason = combine_looks(similarity, certainty)
             else:
                 confidence, reason = combine_scores(
                     Scores(best.inlier_ratio, agreement, similarity, misfit, seen, colour, certainty)

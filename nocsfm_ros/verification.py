@@ -31,7 +31,7 @@ class Scores(NamedTuple):
         similarity: see pose_similarity.
         misfit, seen: of the colours, see colour_alignment.Comparison; None and 0 where too few points are seen.
         colour: see colour_difference; None where too few points are seen.
-        certainty: mean probability of the mask, by the flow; None where the mask is not the flow's.
+        certainty: mean probability of the mask, by the flow.
     """
 
     fit: float
@@ -40,7 +40,7 @@ class Scores(NamedTuple):
     misfit: float | None
     seen: float
     colour: float | None
-    certainty: float | None
+    certainty: float
 
 
 # The confidence is a logistic regression on scores between the worst and the best that are met: (weight, worst, best).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from nocsfm_ros.config import MatchingConfig
 from nocsfm_ros.errors import ConfigError
+from nocsfm_ros.matching import localiser
 from nocsfm_ros.matching.backbone import Backbone
 from nocsfm_ros.matching.localiser import encode_frame, encode_reference, find_candidates
 from nocsfm_ros.types import BoolArray, Uint8Array
@@ -75,6 +77,18 @@ def test_find_candidates_two_squares_gives_both_and_no_more_than_asked() -> None
     assert len(candidates) <= CONFIG.max_candidates
     assert {candidate.centre_uv[0] > 320 for candidate in candidates[:2]} == {True, False}
     assert candidates == sorted(candidates, key=lambda candidate: -candidate.score)
+
+
+def test_find_candidates_windows_on_one_thing_are_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = encode_frame(picture((64, 192, 256, ORANGE)), MeanColour("cpu"), CONFIG)
+
+    def alike() -> int:
+        boxes = [candidate.box_xywh for candidate in find_candidates(frame, [REFERENCE], CONFIG)]
+        return sum(localiser._overlap(a, b) > 0.7 for a, b in itertools.combinations(boxes, 2))
+
+    assert alike() == 0
+    monkeypatch.setattr(localiser, "SAME_BOX", 2.0)
+    assert alike() > 0
 
 
 def test_find_candidates_of_several_references_say_which_one_they_look_like() -> None:
