@@ -119,9 +119,8 @@ GOOD = Scores(fit=0.95, agreement=1.0, similarity=0.6, misfit=0.2, seen=0.9, col
 
 
 def test_chroma_is_the_same_in_half_the_light() -> None:
-    linear = np.array([0.5, 0.2, 0.05])  # an orange
-    rgb = [np.uint8(255 * (light * linear) ** (1 / 2.2)) for light in (1.0, 0.5)]
-    bright, dim = (chroma(painted(tuple(int(x) for x in colour)).rgb)[5, 5] for colour in rgb)
+    orange, in_half_the_light = (186, 123, 65), (136, 90, 48)  # linear values, with a gamma of 2.2
+    bright, dim = (chroma(painted(rgb).rgb)[5, 5] for rgb in (orange, in_half_the_light))
     assert np.linalg.norm(bright - dim) < 0.1 * np.linalg.norm(bright)
 
 
