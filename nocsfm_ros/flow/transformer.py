@@ -7,6 +7,7 @@ from diffusers import ConfigMixin, DiTTransformer2DModel, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
+from nocsfm_ros.flow.motions import identity_affine
 from nocsfm_ros.flow.velocity import FlowStep, LiveView, cell_xyz
 
 
@@ -65,5 +66,4 @@ class VelocityTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         no_class = torch.zeros(len(z), dtype=torch.long, device=z.device)
         # the sinusoids of diffusers are spaced for times of 0..1000
         velocity: torch.Tensor = self.transformer(z, timestep=tau * 1000, class_labels=no_class).sample
-        identity = torch.eye(3, 4, device=z.device).expand(len(z), 3, 4)
-        return FlowStep(velocity, identity, torch.zeros_like(z[:, :1]))
+        return FlowStep(velocity, identity_affine(len(z), z.device), torch.zeros_like(z[:, :1]))

@@ -23,8 +23,8 @@ CONTEXT = 1.6  # side of the reference crop over the object's longer side
 WINDOW_SIDES = (48.0, 72.0, 108.0, 162.0, 243.0)
 RING_WEIGHT = 0.5  # of what surrounds a window: a blob larger than the object must not win
 SHARPNESS = 10.0  # of the soft-argmax
-# A component's longer side over its window's; outside this range the window is the box.
 SAME_BOX = 0.7  # overlap of two places that are one: windows beside each other lead to the same component
+# A component's longer side over its window's; outside this range the window is the box.
 BELIEVABLE_SIDE = (0.6, 1.7)
 
 

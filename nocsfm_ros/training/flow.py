@@ -105,9 +105,14 @@ def _decoded_losses(
 
 def _affine_loss(said: FlowStep, live: LiveView, batch: PairBatch, share: torch.Tensor) -> torch.Tensor:
     """Of the affine map's coordinates on the cells that are all object."""
-    cell_nocs = avg_pool2d(batch.nocs * batch.mask, batch.mask.shape[-1] // share.shape[-1]) / share.clamp(min=1e-3)
+    cell_nocs = _cell_nocs(batch, share)
     whole_cell = (share > WHOLE_CELL).float() * live.xyz[:, 3:]
     return foreground_loss(apply_affine(said.affine, live.xyz[:, :3]), cell_nocs, whole_cell)
+
+
+def _cell_nocs(batch: PairBatch, share: torch.Tensor) -> torch.Tensor:
+    """(B, 3, n, n) mean true coordinates of the object's pixels in each cell; share (B, 1, n, n) that is object."""
+    return avg_pool2d(batch.nocs * batch.mask, batch.mask.shape[-1] // share.shape[-1]) / share.clamp(min=1e-3)
 
 
 def _match_loss(logits: torch.Tensor, batch: PairBatch) -> torch.Tensor:
@@ -117,9 +122,8 @@ def _match_loss(logits: torch.Tensor, batch: PairBatch) -> torch.Tensor:
     """
     live_side, reference_side = (int(count**0.5) for count in (logits.shape[1], logits.shape[2] - 1))
     places = cell_xyz(batch.reference, batch.reference.shape[-1] // reference_side).flatten(2).transpose(1, 2)
-    size = batch.mask.shape[-1] // live_side
-    share = avg_pool2d(batch.mask, size).flatten(1)
-    points = (avg_pool2d(batch.nocs * batch.mask, size).flatten(2) / share.clamp(min=1e-3)[:, None]).transpose(1, 2)
+    cell_share = avg_pool2d(batch.mask, batch.mask.shape[-1] // live_side)
+    points, share = _cell_nocs(batch, cell_share).flatten(2).transpose(1, 2), cell_share.flatten(1)
     distance = torch.cdist(points.float(), places[..., :3].float()).masked_fill(places[:, None, :, 3] < 0.5, 1e3)
     has_partner = (share > 0.5) & (distance.amin(dim=2) < MAX_MATCH_ERROR)
     near = torch.softmax(-0.5 * (distance / MATCH_SPREAD) ** 2, dim=2) * has_partner[..., None]
