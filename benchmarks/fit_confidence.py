@@ -22,9 +22,10 @@ import torch
 from nocsfm_ros import estimator as estimator_module
 from nocsfm_ros.config import Config
 from nocsfm_ros.data.views import DEPTH_UNIT_M, View, ViewDataset
-from nocsfm_ros.estimator import Estimator, largest_component
+from nocsfm_ros.estimator import Estimator
 from nocsfm_ros.evaluation.pairs import Case, draw_pairs, whole_box
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg
+from nocsfm_ros.masks import largest_component
 from nocsfm_ros.matching.matcher import cell_mask
 from nocsfm_ros.registration import object_points, refine
 from nocsfm_ros.tracking.tracker import build_tracker

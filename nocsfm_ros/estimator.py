@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -19,14 +18,21 @@ from nocsfm_ros.geometry.crops import R_ray_cam, box_from_mask, coordinates, cro
 from nocsfm_ros.geometry.nocs import anchored_frame
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg, transform
 from nocsfm_ros.hypotheses import flow_pose, guessed_poses, match_pose
+from nocsfm_ros.masks import (
+    SAME_SURFACE,
+    colour_grid,
+    largest_component,
+    near_surface,
+    resized_mask,
+    within_memory,
+)
 from nocsfm_ros.matching.backbone import Backbone, FeatureMap
 from nocsfm_ros.matching.localiser import EncodedFrame, encode_frame, encode_reference, part_around
 from nocsfm_ros.object_model import ObjectModel, View
-from nocsfm_ros.registration import ObjectCloud, Registration, best_pose, held_to, object_points, refine
+from nocsfm_ros.registration import Registration, best_pose, held_to, object_points, refine
 from nocsfm_ros.types import (
     BoolArray,
     BoxXywh,
-    Float32Array,
     Float64Array,
     NocsMap,
     ObjectCrop,
@@ -51,11 +57,7 @@ MAX_NEW = 0.75  # of the live points: where even more are on sides not seen yet,
 REFINED_WHEN_TRACKED, REFINED_WHEN_SEARCHED = 1, 4  # hypotheses given to ICP beside the prior, 7 to 15 ms each
 LOOK_WEIGHT = 2.0  # similarity against geometric fit, when refined poses are compared; measured on held-out renders
 COLOUR_WEIGHT = 1.0  # misfit of the colours, likewise: features hardly see a turn of 20 degrees
-BOX_SLACK = 0.15  # of scale_m: room for the sides not seen yet
-SURFACE_SLACK = 0.05  # of scale_m: the error of a predicted pose
-SAME_SURFACE = 0.02  # of scale_m: the error of a refined pose
 COLOURS_DEG = 45.0  # further round, shading has changed too much for colours to be compared
-COLOUR_STEP = 2  # every second pixel's colour is remembered
 UNREFINED_COVARIANCE = np.diag([0.01**2] * 3 + [0.2**2] * 3)  # a pose from the flow alone: 1 cm, 0.2 rad
 
 
@@ -232,7 +234,7 @@ class Estimator:
             view = model.nearest_view(best.pose.R_cam_obj)
             similarity = pose_similarity(best.pose, view, look.feature_crop, look.features)
             if similarity is None:
-                similarity = look_similarity(view, look.features, _resized(mask_crop, look.feature_crop))
+                similarity = look_similarity(view, look.features, resized_mask(mask_crop, look.feature_crop))
             agreement = depth_agreement(best.pose, model, look.frame)
             colour = colour_difference(best.pose, view, look.crop)
             compared = look.colours.compare([view], best.pose)
@@ -288,7 +290,7 @@ class Estimator:
         feature_mask = crop_mask(mask, feature_crop)
         feature_points = coordinates(feature_crop, T_obj_cam)
         feature_points[~feature_mask] = np.nan
-        coloured = _inside(mask_crop) & has_depth & (crop.depth_m > 0)
+        coloured = colour_grid(mask_crop) & has_depth & (crop.depth_m > 0)
         return View(
             T_cam_obj=invert(T_obj_cam), T_obj_anchor=np.eye(4) if anchor is None else T_obj_cam @ anchor.T_cam_obj,
             anchor_scale_m=None if anchor is None else anchor.scale_m,
@@ -321,7 +323,7 @@ class Estimator:
     def _match_pose(self, look: _Look, mask_crop: BoolArray, model: ObjectModel) -> SimilarityPose | None:
         if not self.config.matching.point_matches:
             return None
-        mask = _resized(mask_crop, look.feature_crop)
+        mask = resized_mask(mask_crop, look.feature_crop)
         return match_pose(look.view, look.feature_crop, look.features, mask, model, self.config.registration)
 
     @contextmanager
@@ -329,64 +331,3 @@ class Estimator:
         begin = time.perf_counter()
         yield
         self.stage_ms[stage] = self.stage_ms.get(stage, 0.0) + (time.perf_counter() - begin) * 1e3
-
-
-def largest_component(mask: BoolArray) -> BoolArray:
-    """The biggest 8-connected part of a mask: the object is in one piece but for stray pixels."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    if count <= 1:
-        return mask
-    result: BoolArray = labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    return result
-
-
-def _inside(mask: BoolArray) -> BoolArray:
-    """Every COLOUR_STEP-th pixel of a mask without its border, where colours are a mixture."""
-    grid = np.zeros_like(mask)
-    grid[::COLOUR_STEP, ::COLOUR_STEP] = True
-    return grid & (cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
-
-
-def _resized(mask_crop: BoolArray, crop: ObjectCrop) -> BoolArray:
-    """A mask of the flow's crop, at the size of another crop of the same window."""
-    size_wh = crop.rgb.shape[1], crop.rgb.shape[0]
-    result: BoolArray = cv2.resize(mask_crop.astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST) > 0
-    return result
-
-
-def within_memory(
-    mask_crop: BoolArray, points_obj: Float32Array, pose: SimilarityPose, model: ObjectModel
-) -> BoolArray:
-    """The mask without the pixels whose depth lies well outside the box of what is known of the object.
-
-    Cuts off occluders and hands that the flow took for the object; pixels without depth stay.
-
-    Args:
-        mask_crop: (S, S) bool.
-        points_obj: (S, S, 3) the crop's coordinates under the pose, see `coordinates`.
-        pose: gives the scale of the slack.
-        model: the memory.
-    """
-    if model.cloud is None:
-        return mask_crop
-    low, high = _widened_box(model.cloud, BOX_SLACK * pose.scale_m)
-    outside = ((points_obj < low) | (points_obj > high)).any(axis=2)  # False for NaN
-    result: BoolArray = mask_crop & ~outside
-    return result
-
-
-def near_surface(
-    points_obj: Float32Array, pose: SimilarityPose, model: ObjectModel, slack: float = SURFACE_SLACK
-) -> BoolArray:
-    """(S, S) bool: the pixels whose depth lies on the known surface under a pose, within `slack` of scale_m."""
-    near = np.zeros(points_obj.shape[:2], bool)
-    if model.cloud is not None:
-        reach_m = slack * pose.scale_m
-        low, high = _widened_box(model.cloud, reach_m)  # only pixels in there can be that near
-        inside = ((points_obj > low) & (points_obj < high)).all(axis=2)  # False for NaN
-        near[inside] = model.cloud.nearest(points_obj[inside].astype(np.float64))[1] < reach_m
-    return near
-
-
-def _widened_box(cloud: ObjectCloud, by_m: float) -> tuple[Float64Array, Float64Array]:
-    return cloud.points_obj.min(axis=0) - by_m, cloud.points_obj.max(axis=0) + by_m

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from nocsfm_ros.config import Config
-from nocsfm_ros.estimator import Estimator, within_memory
+from nocsfm_ros.estimator import Estimator
 from nocsfm_ros.geometry.crops import box_from_mask
+from nocsfm_ros.masks import within_memory
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.localiser import encode_reference, part_around
 from nocsfm_ros.object_model import ObjectModel

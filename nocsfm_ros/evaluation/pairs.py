@@ -20,7 +20,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from nocsfm_ros.data.views import DEPTH_UNIT_M, View, ViewDataset
-from nocsfm_ros.estimator import MIN_POINTS, Estimator, largest_component, near_surface
+from nocsfm_ros.estimator import MIN_POINTS, Estimator
 from nocsfm_ros.evaluation.box_iou import box_iou, released_box_iou
 from nocsfm_ros.evaluation.point_errors import add_m, adds_m
 from nocsfm_ros.evaluation.shapes import ObjectShape
@@ -28,6 +28,7 @@ from nocsfm_ros.flow.model import CROP_SIDE, EncodedView, FlowModel
 from nocsfm_ros.geometry.crops import coordinates, crop_frame, crop_mask
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg
 from nocsfm_ros.hypotheses import flow_pose, guessed_poses, match_pose
+from nocsfm_ros.masks import largest_component, near_surface
 from nocsfm_ros.object_model import ObjectModel
 from nocsfm_ros.registration import object_points, refine
 from nocsfm_ros.training.pairs import nearest_symmetry

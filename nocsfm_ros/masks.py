@@ -1,0 +1,76 @@
+"""Which pixels of a crop are the object."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from nocsfm_ros.object_model import ObjectModel
+from nocsfm_ros.registration import ObjectCloud
+from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, ObjectCrop, SimilarityPose
+
+BOX_SLACK = 0.15  # of scale_m: room for the sides not seen yet
+SURFACE_SLACK = 0.05  # of scale_m: the error of a predicted pose
+SAME_SURFACE = 0.02  # of scale_m: the error of a refined pose
+COLOUR_STEP = 2  # every second pixel's colour is remembered
+
+
+def largest_component(mask: BoolArray) -> BoolArray:
+    """The biggest 8-connected part of a mask: the object is in one piece but for stray pixels."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    if count <= 1:
+        return mask
+    result: BoolArray = labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    return result
+
+
+def colour_grid(mask: BoolArray) -> BoolArray:
+    """Every COLOUR_STEP-th pixel of a mask without its border, where colours are a mixture."""
+    grid = np.zeros_like(mask)
+    grid[::COLOUR_STEP, ::COLOUR_STEP] = True
+    return grid & (cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
+
+
+def resized_mask(mask_crop: BoolArray, crop: ObjectCrop) -> BoolArray:
+    """A mask of the flow's crop, at the size of another crop of the same window."""
+    size_wh = crop.rgb.shape[1], crop.rgb.shape[0]
+    result: BoolArray = cv2.resize(mask_crop.astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST) > 0
+    return result
+
+
+def within_memory(
+    mask_crop: BoolArray, points_obj: Float32Array, pose: SimilarityPose, model: ObjectModel
+) -> BoolArray:
+    """The mask without the pixels whose depth lies well outside the box of what is known of the object.
+
+    Cuts off occluders and hands that the flow took for the object; pixels without depth stay.
+
+    Args:
+        mask_crop: (S, S) bool.
+        points_obj: (S, S, 3) the crop's coordinates under the pose, see `coordinates`.
+        pose: gives the scale of the slack.
+        model: the memory.
+    """
+    if model.cloud is None:
+        return mask_crop
+    low, high = _widened_box(model.cloud, BOX_SLACK * pose.scale_m)
+    outside = ((points_obj < low) | (points_obj > high)).any(axis=2)  # False for NaN
+    result: BoolArray = mask_crop & ~outside
+    return result
+
+
+def near_surface(
+    points_obj: Float32Array, pose: SimilarityPose, model: ObjectModel, slack: float = SURFACE_SLACK
+) -> BoolArray:
+    """(S, S) bool: the pixels whose depth lies on the known surface under a pose, within `slack` of scale_m."""
+    near = np.zeros(points_obj.shape[:2], bool)
+    if model.cloud is not None:
+        reach_m = slack * pose.scale_m
+        low, high = _widened_box(model.cloud, reach_m)  # only pixels in there can be that near
+        inside = ((points_obj > low) & (points_obj < high)).all(axis=2)  # False for NaN
+        near[inside] = model.cloud.nearest(points_obj[inside].astype(np.float64))[1] < reach_m
+    return near
+
+
+def _widened_box(cloud: ObjectCloud, by_m: float) -> tuple[Float64Array, Float64Array]:
+    return cloud.points_obj.min(axis=0) - by_m, cloud.points_obj.max(axis=0) + by_m
