@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -59,6 +60,25 @@ class PairBatch:
     T_obj_ref: torch.Tensor
     scale_m: torch.Tensor
     index: torch.Tensor
+
+
+class SeenPairs(NamedTuple):
+    """B pairs before anything is withheld.
+
+    live, reference: as they are stored.
+    rgb, depth_m, rgb_ref, depth_ref_m: (B, 3, S, S) in [0, 1] and (B, S, S) metres as cameras would show them.
+    T_obj_live, T_obj_ref: (B, 4, 4) float64, camera -> object frame; scale_m: (B,) metres per NOCS unit.
+    """
+
+    live: ViewTensors
+    reference: ViewTensors
+    rgb: torch.Tensor
+    depth_m: torch.Tensor
+    rgb_ref: torch.Tensor
+    depth_ref_m: torch.Tensor
+    T_obj_live: torch.Tensor
+    T_obj_ref: torch.Tensor
+    scale_m: torch.Tensor
 
 
 class PairSampler:
@@ -118,22 +138,28 @@ class PairSampler:
             other = bool(self.mesh[reference] != self.mesh[live])
         return int(live), int(reference), other
 
+    def seen(self, pairs: list[Triple], augment: bool = True, both_ways: bool = False) -> SeenPairs:
+        """The given pairs as cameras would see them, and their reverses if asked."""
+        live, reference = (self.store.take([pair[side] for pair in pairs]) for side in (0, 1))
+        of_live, of_reference = self._seen(live, augment), self._seen(reference, augment)
+        if both_ways:
+            live, reference = ViewTensors.joined([live, reference]), ViewTensors.joined([reference, live])
+            (rgb, depth_m), (rgb_ref, depth_ref_m) = of_live, of_reference
+            of_live = torch.cat([rgb, rgb_ref]), torch.cat([depth_m, depth_ref_m])
+            of_reference = torch.cat([rgb_ref, rgb]), torch.cat([depth_ref_m, depth_m])
+        return SeenPairs(live, reference, *of_live, *of_reference, *self._object_frames(live, reference))
+
     def make(self, pairs: list[Triple], augment: bool = True, both_ways: bool = False) -> PairBatch:
         """Tensors of the given pairs, and of their reverses if asked."""
-        live, reference = (self.store.take([pair[side] for pair in pairs]) for side in (0, 1))
-        seen_live, seen_reference = self._seen(live, augment), self._seen(reference, augment)
+        live, reference, rgb, depth_m, rgb_ref, depth_ref_m, T_obj_live, T_obj_ref, scale_m = self.seen(
+            pairs, augment, both_ways
+        )
         if both_ways:
             pairs = pairs + [(b, a, other) for a, b, other in pairs]
-            live, reference = ViewTensors.joined([live, reference]), ViewTensors.joined([reference, live])
-            (rgb, depth_m), (rgb_ref, depth_ref_m) = seen_live, seen_reference
-            seen_live = torch.cat([rgb, rgb_ref]), torch.cat([depth_m, depth_ref_m])
-            seen_reference = torch.cat([rgb_ref, rgb]), torch.cat([depth_ref_m, depth_m])
-        T_obj_live, T_obj_ref, scale_m = self._object_frames(live, reference)
         mask, reference_mask = live.mask[:, None].float(), reference.mask[:, None].float()
         mask = mask * torch.tensor([not other for *_, other in pairs], device=self.device)[:, None, None, None]
         nocs = (_coordinates(live, T_obj_live, scale_m) * mask).clamp(-0.5, 0.5)
         reference_nocs = _coordinates(reference, T_obj_ref, scale_m).clamp(-0.5, 0.5)
-        (rgb, depth_m), (rgb_ref, depth_ref_m) = seen_live, seen_reference
         told_scale_m = scale_m
         if augment:
             depth_m = depth_m * self._kept(self.drops.live_depth, len(pairs))
