@@ -37,9 +37,11 @@ class Opinion(NamedTuple):
         return self.logits.sigmoid().mean(dim=1)
 
     def motion(self, cells: torch.Tensor) -> torch.Tensor:
-        """(B, 3, 4) the rotation and shift that most cells agree on, see windows.moved_poses; cells of the windows."""
-        places, weights = cells[:, :3].flatten(2).mT, (cells[:, 3:] * (-2 * self.log_sigma).exp()).flatten(1)
-        return rigid_motion(places, places + self.displacement.flatten(2).mT, weights)[0]
+        """(B, 3, 4) the rotation and shift that most cells of the windows agree on, none where nothing is drawn."""
+        places, share = cells[:, :3], cells[:, 3:]
+        seen = places + self.displacement * (share > 0)
+        weights = share * (-2 * self.log_sigma).exp()
+        return rigid_motion(places.flatten(2).mT, seen.flatten(2).mT, weights.flatten(1))[0]
 
 
 class PoseRefiner(ModelMixin, ConfigMixin):  # type: ignore[misc]

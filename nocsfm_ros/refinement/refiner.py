@@ -12,8 +12,8 @@ import torch
 from nocsfm_ros.flow.checkpoints import part_folder
 from nocsfm_ros.flow.conditions import pictures
 from nocsfm_ros.geometry.transforms import invert, nearest_rotation
-from nocsfm_ros.refinement.network import PoseRefiner, load_refiner
-from nocsfm_ros.refinement.windows import Surfaces, look_at, moved_poses, seen_surfaces
+from nocsfm_ros.refinement.network import Opinion, PoseRefiner, load_refiner
+from nocsfm_ros.refinement.windows import Surfaces, Windows, look_at, moved_poses, seen_surfaces
 from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, ObjectCrop, SimilarityPose
 
 MIN_SURFACE = 20  # points
@@ -48,34 +48,46 @@ class Refiner:
         return surfaces if int(surfaces.known.sum()) >= MIN_SURFACE else None
 
     @torch.inference_mode()
-    def refine(
+    def moved(
         self, crop: ObjectCrop, surface: Surfaces, T_view_obj: Float64Array, poses: Sequence[SimilarityPose], steps: int
-    ) -> tuple[list[SimilarityPose], Float32Array]:
-        """Poses after so many motions, and their scores (N,) in [0, 1].
+    ) -> list[SimilarityPose]:
+        """Poses after so many motions.
 
         Args:
             crop: S x S live crop.
             surface: of one view.
             T_view_obj: (4, 4) the object's pose in that view.
             poses: supposed ones in the live camera, at least one.
-            steps: 0 for scores alone.
+            steps: each asks the network once.
         """
-        count = len(poses)
-        T_cam_view = np.stack([pose.T_cam_obj for pose in poses]) @ invert(T_view_obj)
-        T = torch.from_numpy(T_cam_view).to(self.device)
-        rgb, depth_m, K = pictures(self._tensor(crop.rgb)), self._tensor(crop.depth_m), self._tensor(crop.K_crop)
-        rgb, depth_m, K = (x.expand(count, *x.shape[1:]) for x in (rgb, depth_m, K.float()))
-        surfaces = surface.repeated(count)
-        for step in range(steps + 1):
-            windows = look_at(rgb, depth_m, K, surfaces, T)
-            said = self.network(windows.seen.contiguous(memory_format=torch.channels_last))
-            if step < steps:
-                T = moved_poses(T, surfaces, windows.R_ray_cam, said.motion(windows.cells))
-        refined = [
+        T_cam_view, surfaces = self._in_view(poses, T_view_obj), surface.repeated(len(poses))
+        for _ in range(steps):
+            windows, said = self._compared(crop, surfaces, T_cam_view)
+            T_cam_view = moved_poses(T_cam_view, surfaces, windows.R_ray_cam, said.motion(windows.cells))
+        return [
             SimilarityPose(nearest_rotation(T_cam_obj[:3, :3]), T_cam_obj[:3, 3], pose.scale_m)
-            for T_cam_obj, pose in zip(T.cpu().numpy() @ T_view_obj, poses, strict=True)
+            for T_cam_obj, pose in zip(T_cam_view.cpu().numpy() @ T_view_obj, poses, strict=True)
         ]
-        return refined, said.score.cpu().numpy()
+
+    @torch.inference_mode()
+    def scores(
+        self, crop: ObjectCrop, surface: Surfaces, T_view_obj: Float64Array, poses: Sequence[SimilarityPose]
+    ) -> Float32Array:
+        """(N,) how right the poses are, [0, 1]; see `moved`."""
+        _, said = self._compared(crop, surface.repeated(len(poses)), self._in_view(poses, T_view_obj))
+        return np.asarray(said.score.cpu().numpy(), np.float32)
+
+    def _compared(self, crop: ObjectCrop, surfaces: Surfaces, T_cam_view: torch.Tensor) -> tuple[Windows, Opinion]:
+        rgb, depth_m, K = (
+            x.expand(len(T_cam_view), *x.shape[1:])
+            for x in (pictures(self._tensor(crop.rgb)), self._tensor(crop.depth_m), self._tensor(crop.K_crop).float())
+        )
+        windows = look_at(rgb, depth_m, K, surfaces, T_cam_view)
+        return windows, self.network(windows.seen.contiguous(memory_format=torch.channels_last))
+
+    def _in_view(self, poses: Sequence[SimilarityPose], T_view_obj: Float64Array) -> torch.Tensor:
+        """(N, 4, 4) of the view's camera in the live one, as if the object had not moved."""
+        return torch.from_numpy(np.stack([pose.T_cam_obj for pose in poses]) @ invert(T_view_obj)).to(self.device)
 
     def _tensor(self, array: npt.NDArray[np.generic]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array))[None].to(self.device)
