@@ -55,13 +55,11 @@ class Comparison:
         points_cam: (N, 3) metres.
         pixels_uv: (N, 2) in the crop.
         residuals: (N, 3) differences in colour, deviations.
-        seen: share of the views' points, [0, 1].
     """
 
     points_cam: Float64Array
     pixels_uv: Float32Array
     residuals: Float32Array
-    seen: float
 
     @property
     def misfit(self) -> float:
@@ -84,7 +82,7 @@ class ColourPicture:
 
         Views with fewer than MIN_POINTS seen points are left out; None where none is left.
         """
-        parts, num_points = list[tuple[Float64Array, Float32Array, Float32Array]](), 0
+        parts = list[tuple[Float64Array, Float32Array, Float32Array]]()
         for view in views:
             step = 1 + len(view.colours) // MAX_POINTS
             points_cam, pixels_uv, seen = seen_points(pose, view.colour_points_obj[::step], self.crop)
@@ -94,11 +92,10 @@ class ColourPicture:
             residuals = _sampled(self.look, pixels) - view.colours[::step][seen]
             residuals = (residuals - np.median(residuals, axis=0)) / DEVIATION
             parts.append((points_cam[seen], pixels, residuals.astype(np.float32)))
-            num_points += len(seen)
         if not parts:
             return None
         points_cam, pixels, residuals = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return Comparison(points_cam, pixels, residuals, len(points_cam) / num_points)
+        return Comparison(points_cam, pixels, residuals)
 
     def normal_equations(
         self, compared: Comparison, pose: SimilarityPose, trust: Float64Array | float = 1.0

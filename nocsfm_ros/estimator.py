@@ -29,10 +29,12 @@ from nocsfm_ros.masks import (
 from nocsfm_ros.matching.backbone import Backbone, FeatureMap
 from nocsfm_ros.matching.localiser import EncodedFrame, encode_frame, encode_reference, part_around
 from nocsfm_ros.object_model import ObjectModel, View
-from nocsfm_ros.registration import Registration, best_pose, held_to, object_points, refine
+from nocsfm_ros.refinement.refiner import Refiner
+from nocsfm_ros.registration import Registration, best_pose, fitting_best, held_to, object_points, refine
 from nocsfm_ros.types import (
     BoolArray,
     BoxXywh,
+    Float32Array,
     Float64Array,
     NocsMap,
     ObjectCrop,
@@ -54,9 +56,8 @@ from nocsfm_ros.verification import (
 
 MIN_POINTS = 30
 MAX_NEW = 0.75  # of the live points: where even more are on sides not seen yet, they count against the pose
-REFINED_WHEN_TRACKED, REFINED_WHEN_SEARCHED = 1, 4  # hypotheses given to ICP beside the prior, 7 to 15 ms each
-LOOK_WEIGHT = 2.0  # similarity against geometric fit, when refined poses are compared; measured on held-out renders
-COLOUR_WEIGHT = 1.0  # misfit of the colours, likewise: features hardly see a turn of 20 degrees
+# How many hypotheses refiner and ICP get beside the prior, 10 to 20 ms each, and how often the refiner moves them
+WHEN_TRACKED, WHEN_SEARCHED = (1, 1), (4, 2)
 COLOURS_DEG = 45.0  # further round, shading has changed too much for colours to be compared
 UNREFINED_COVARIANCE = np.diag([0.01**2] * 3 + [0.2**2] * 3)  # a pose from the flow alone: 1 cm, 0.2 rad
 
@@ -73,13 +74,6 @@ class _Look:
     features: FeatureMap
     colours: ColourPicture
 
-    def likeness(self, pose: SimilarityPose) -> float:
-        """What refined poses get for looking like the view: shape alone cannot tell the faces of a carton apart."""
-        compared = self.colours.compare([self.view], pose)
-        misfit = 0.0 if compared is None else compared.misfit
-        similarity = pose_similarity(pose, self.view, self.feature_crop, self.features) or 0.0
-        return LOOK_WEIGHT * similarity - COLOUR_WEIGHT * misfit
-
 
 class Estimator:
     """Stateless but for the newest frame's features: what is remembered of an object is in the ObjectModel.
@@ -87,12 +81,14 @@ class Estimator:
     Args:
         flow: the learned part.
         backbone: dense features.
+        refiner: compares supposed poses with the picture.
         config: thresholds; may be replaced between frames.
     """
 
-    def __init__(self, flow: FlowModel, backbone: Backbone, config: Config) -> None:
-        self.flow, self.backbone, self.config = flow, backbone, config
+    def __init__(self, flow: FlowModel, backbone: Backbone, refiner: Refiner, config: Config) -> None:
+        self.flow, self.backbone, self.refiner, self.config = flow, backbone, refiner, config
         self.stage_ms: dict[str, float] = {}
+        self._inner_ms = 0.0
         self._encoded: tuple[RgbdFrame, EncodedFrame] | None = None
 
     def encode_frame(self, frame: RgbdFrame) -> EncodedFrame:
@@ -188,12 +184,14 @@ class Estimator:
         if model.cloud is None:  # a reference without depth: this frame gives the scale, and the cloud comes from it
             first = next(pose for pose in (*hypotheses, near) if pose is not None)
             return Registration(first, 1.0, 0.0, UNREFINED_COVARIANCE), 0.0
-        is_new = partial(is_new_side, model=model) if is_followed else None
+        is_new, config = partial(is_new_side, model=model) if is_followed else None, self.config.registration
+        count, steps = WHEN_SEARCHED if near is None else WHEN_TRACKED
         with self._timed("registration"):
-            best = best_pose(
-                hypotheses, points_cam, model.cloud, self.config.registration, look.likeness,
-                REFINED_WHEN_SEARCHED if near is None else REFINED_WHEN_TRACKED, is_new, near,
-            )
+            fitting = fitting_best(hypotheses, points_cam, model.cloud, config, count, is_new)
+        moved = self._moved(look, fitting, steps)
+        with self._timed("registration"):
+            bonus = partial(self._scores, look, look.view)
+            best = best_pose(moved, points_cam, model.cloud, config, bonus, is_new, near)
         best = self._coloured(best, look, model)
         if near is not None and is_followed:
             best = held_to(best, near)
@@ -203,6 +201,21 @@ class Estimator:
         if new_share > MAX_NEW:
             return best, new_share
         return replace(best, inlier_ratio=min(best.inlier_ratio / (1 - new_share), 1.0)), new_share
+
+    def _moved(self, look: _Look, poses: Sequence[SimilarityPose], steps: int) -> Sequence[SimilarityPose]:
+        """As the refiner moves them; as they are where the view has no surface to draw."""
+        view = look.view
+        if view.surface is None or not poses:
+            return poses
+        with self._timed("refiner"):
+            return self.refiner.moved(look.crop, view.surface, view.T_cam_obj, poses, steps)
+
+    def _scores(self, look: _Look, view: View, poses: Sequence[SimilarityPose]) -> Float32Array | None:
+        """The refiner's; shape alone cannot tell the faces of a carton apart."""
+        if view.surface is None:
+            return None
+        with self._timed("refiner"):
+            return self.refiner.scores(look.crop, view.surface, view.T_cam_obj, poses)
 
     def _from_surface(self, look: _Look, model: ObjectModel, prior: SimilarityPose) -> PoseEstimate:
         """When the mask misleads (an occluder, a hand): the depth pixels near the surface where it should be."""
@@ -230,20 +243,24 @@ class Estimator:
         self, look: _Look, model: ObjectModel, best: Registration, mask_crop: BoolArray, certainty: float
     ) -> tuple[float, str, float, float | None]:
         """Confidence, the reason in words, similarity to the nearest view, difference in colour to the reference."""
+        view = model.nearest_view(best.pose.R_cam_obj)
+        compared_scores = self._scores(look, view, [best.pose])
         with self._timed("verify"):
-            view = model.nearest_view(best.pose.R_cam_obj)
             similarity = pose_similarity(best.pose, view, look.feature_crop, look.features)
             if similarity is None:
                 similarity = look_similarity(view, look.features, resized_mask(mask_crop, look.feature_crop))
             agreement = depth_agreement(best.pose, model, look.frame)
             colour = colour_difference(best.pose, view, look.crop)
             compared = look.colours.compare([view], best.pose)
-            misfit, seen = (None, 0.0) if compared is None else (compared.misfit, compared.seen)
+            misfit = None if compared is None else compared.misfit
             if model.cloud is None:
                 confidence, reason = combine_looks(similarity, certainty)
             else:
                 confidence, reason = combine_scores(
-                    Scores(best.inlier_ratio, agreement, similarity, misfit, seen, colour, certainty)
+                    Scores(
+                        best.inlier_ratio, agreement, similarity, misfit, colour, certainty,
+                        None if compared_scores is None else float(compared_scores[0]),
+                    )
                 )
             if view is not model.views[0]:  # a keyframe has the colours of whatever was followed
                 colour = colour_difference(best.pose, model.views[0], look.crop)
@@ -266,6 +283,12 @@ class Estimator:
             similarity=similarity, colour=colour, new_share=new_share, residual_m=best.residual_m,
             covariance=best.covariance, reason=reason,
         )
+
+    def mask_as_in(self, frame: RgbdFrame, box_xywh: BoxXywh, view: View) -> BoolArray:
+        """(H, W) bool: what the flow takes for the object near a box when it is shown this view of it."""
+        look = self._look(frame, box_xywh, view)
+        mask_crop = look.nocs_map.mask_prob > self.config.registration.mask_threshold
+        return paste(mask_crop.astype(np.uint8), look.crop.A_crop_image, frame.size_wh, nearest=True) > 0
 
     def make_view(
         self, frame: RgbdFrame, mask: BoolArray, box_xywh: BoxXywh, T_cam_obj: Float64Array | None
@@ -302,6 +325,7 @@ class Estimator:
             points_obj=transform(T_obj_cam, points_cam) if has_depth else np.zeros((0, 3)),
             colour_points_obj=coordinates(crop, T_obj_cam)[coloured].astype(np.float64),
             chroma=chroma(crop.rgb)[coloured], colours=log_opponent(crop.rgb)[coloured],
+            surface=self.refiner.surface(crop, mask_crop) if has_depth else None,
         )
 
     def encode_features(self, frame: RgbdFrame, square: BoxXywh) -> tuple[ObjectCrop, FeatureMap]:
@@ -328,6 +352,9 @@ class Estimator:
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
-        begin = time.perf_counter()
+        """Adds to stage_ms what passes, less what stages inside it take."""
+        begin, before, self._inner_ms = time.perf_counter(), self._inner_ms, 0.0
         yield
-        self.stage_ms[stage] = self.stage_ms.get(stage, 0.0) + (time.perf_counter() - begin) * 1e3
+        took_ms = (time.perf_counter() - begin) * 1e3
+        self.stage_ms[stage] = self.stage_ms.get(stage, 0.0) + took_ms - self._inner_ms
+        self._inner_ms = before + took_ms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ from nocsfm_ros.registration import (
     ObjectCloud,
     Registration,
     best_pose,
+    fitting_best,
     held_to,
     object_points,
     ransac_umeyama,
@@ -185,6 +187,29 @@ def test_best_pose_among_wrong_ones_is_the_right_one() -> None:
     assert errors(found.pose, T)[0] < 1
 
 
+def test_fitting_best_puts_the_nearest_hypotheses_first() -> None:
+    T = turned(T_CAM_OBJ, 15, 0.05, seed=1)
+    poses = [pose_of(turned(T, angle, 0.0, seed=3)) for angle in (40, 5, 90, 15)]
+    first = fitting_best(poses, seen_from(T, 1500, 1), CLOUD, CONFIG, 2)
+    assert [id(pose) for pose in first] == [id(poses[1]), id(poses[3])]
+
+
+def test_best_pose_takes_what_has_the_greater_bonus_where_shape_is_equal() -> None:
+    T = turned(T_CAM_OBJ, 15, 0.05, seed=1)
+    poses = [pose_of(turned(T, 1, 0.0, seed=seed)) for seed in (3, 4)]
+    live = seen_from(T, 1500, 1)
+    for chosen in (0, 1):
+        asked = list[int]()
+
+        def bonus(refined: Sequence[SimilarityPose], wanted: int = chosen, asked: list[int] = asked) -> list[float]:
+            asked.append(len(refined))
+            return [float(index == wanted) for index in range(len(refined))]
+
+        found = best_pose(poses, live, CLOUD, CONFIG, bonus)
+        assert asked == [2]
+        np.testing.assert_array_equal(found.pose.T_cam_obj, refine(poses[chosen], live, CLOUD, CONFIG).pose.T_cam_obj)
+
+
 def test_best_pose_is_not_drawn_to_cover_a_side_not_seen_before() -> None:
     T = turned(T_CAM_OBJ, 3)
     live = seen_from(T, 1500, 1)
@@ -197,9 +222,9 @@ def test_best_pose_is_not_drawn_to_cover_a_side_not_seen_before() -> None:
         behind = points[:, 2] > np.median(transform(pose.T_cam_obj, CLOUD.points_obj)[:, 2])
         return np.asarray((distance_m > 0.01) & behind)
 
-    drawn = best_pose([right, away], points_cam, CLOUD, CONFIG, num_refined=2)
+    drawn = best_pose([right, away], points_cam, CLOUD, CONFIG)
     assert errors(drawn.pose, T)[1] > 0.03
-    found = best_pose([right, away], points_cam, CLOUD, CONFIG, num_refined=2, is_new=is_new)
+    found = best_pose([right, away], points_cam, CLOUD, CONFIG, is_new=is_new)
     assert errors(found.pose, T)[1] < 0.005
 
 
@@ -208,7 +233,8 @@ def test_best_pose_always_refines_the_pose_that_is_nearly_right() -> None:
     live, near = seen_from(T, 1500, 1), pose_of(turned(T, 2, 0.003, seed=5))
     assert errors(best_pose([], live, CLOUD, CONFIG, near=near).pose, T)[0] < 0.5
     wrong = [pose_of(turned(T, angle, 0.02, seed=angle)) for angle in (50, 70)]
-    assert errors(best_pose(wrong, live, CLOUD, CONFIG, num_refined=1, near=near).pose, T)[0] < 0.5
+    wrong = fitting_best(wrong, live, CLOUD, CONFIG, 1)
+    assert errors(best_pose(wrong, live, CLOUD, CONFIG, near=near).pose, T)[0] < 0.5
 
 
 def test_held_to_takes_what_was_not_measured_from_the_expected_pose_and_nothing_else() -> None:
