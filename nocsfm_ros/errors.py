@@ -5,6 +5,8 @@ Every message says four things: what is wrong, what was got, what was expected, 
 
 from __future__ import annotations
 
+from functools import partial
+
 
 class NocsfmError(Exception):
     """Base of everything nocsfm_ros raises on purpose.
@@ -20,6 +22,10 @@ class NocsfmError(Exception):
         self.what, self.got, self.expected, self.mend = what, got, expected, mend
         text = f"{what}: got {got}, expected {expected}"
         super().__init__(f"{text}. {mend}" if mend else text)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors come back from worker processes whole; Exception's own way knows no keyword arguments."""
+        return partial(type(self), got=self.got, expected=self.expected, mend=self.mend), (self.what,)
 
 
 class ShapeError(NocsfmError, ValueError):

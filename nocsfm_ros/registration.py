@@ -13,7 +13,7 @@ import small_gicp
 from nocsfm_ros.config import RegistrationConfig
 from nocsfm_ros.errors import ShapeError
 from nocsfm_ros.geometry.camera import backproject
-from nocsfm_ros.geometry.transforms import invert, motion_between, moved, nearest_rotation, transform
+from nocsfm_ros.geometry.transforms import invert, motion_between, moved, nearest_rotation, rotation_angle_deg, transform
 from nocsfm_ros.geometry.umeyama import squared_residuals, umeyama, umeyama_many
 from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, SimilarityPose
 
@@ -27,6 +27,7 @@ DEPTH_NOISE = 0.006  # metres at one metre, growing with the square: three devia
 MAX_CLOUD_POINTS, NORMAL_NEIGHBOURS = 4000, 20
 MAX_LIVE_POINTS, LIVE_NEIGHBOURS = 600, 15  # more live points cost time and give no better poses
 MAX_SCORED = 300
+ALIKE_DEG, ALIKE_SHIFT = 1.0, 0.005  # refined poses nearer than this, and share of scale_m, are one
 BEHIND = 0.3  # cosine of normal and viewing ray above which a point is seen from behind: normals are noisy
 NEW_SIDE_SCORE = 0.5  # of a point of which nothing is known: between one that fits and one that does not
 ICP_PASSES = ((1.0, 15), (1 / 3, 10), (1 / 7, 10))  # (share of icp_distance, most iterations)
@@ -195,7 +196,7 @@ def fitting_best(
 
 def best_pose(
     hypotheses: Sequence[SimilarityPose], points_cam: Float64Array, cloud: ObjectCloud, config: RegistrationConfig,
-    bonus: Callable[[Sequence[SimilarityPose]], Sequence[float] | Float32Array | None] = lambda poses: None,
+    bonus: Callable[[Sequence[SimilarityPose]], Sequence[float] | Float64Array | None] = lambda poses: None,
     is_new: IsNew | None = None, near: SimilarityPose | None = None,
 ) -> Registration:
     """Refine every hypothesis and take the one that the live points fit best.
@@ -203,7 +204,8 @@ def best_pose(
     Args:
         hypotheses: at least one, unless there is `near`.
         points_cam: (N, 3) metres, the live object.
-        bonus: added to the scores of the refined poses, which lie in [0, 1], or None: what shape alone cannot tell.
+        bonus: added to the scores of the refined poses, which lie in [0, 1], or None: what shape alone cannot tell. It
+            costs time, and is not asked where all poses have become one.
         is_new: which points (M, 3) a pose puts on sides not seen yet; they count for every pose alike.
         near: a pose that is nearly right. It is refined without the first wide radius, in which a hand would draw it
             aside.
@@ -220,7 +222,7 @@ def best_pose(
     some = points_cam[:: 1 + len(points_cam) // MAX_SCORED]
     poses = [result.pose for result in results]
     fits = [_fit(pose, some, cloud, _inlier_distance_m(pose, cloud, config), is_new) for pose in poses]
-    added = bonus(poses)
+    added = None if _are_alike(poses) else bonus(poses)
     return results[int(np.argmax(fits if added is None else np.add(fits, added)))]
 
 
@@ -299,6 +301,15 @@ def _refined(
         pose=refined, inlier_ratio=float(inlier.mean()),
         residual_m=float(np.sqrt((after[inlier] ** 2).mean())) if inlier.any() else 0.0,
         covariance=_covariance(refined, points_cam[inlier], cloud),
+    )
+
+
+def _are_alike(poses: Sequence[SimilarityPose]) -> bool:
+    first = poses[0]
+    return all(
+        rotation_angle_deg(first.R_cam_obj, pose.R_cam_obj) < ALIKE_DEG
+        and np.linalg.norm(first.t_cam_obj - pose.t_cam_obj) < ALIKE_SHIFT * pose.scale_m
+        for pose in poses[1:]
     )
 
 

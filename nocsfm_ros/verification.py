@@ -53,9 +53,9 @@ WEIGHTS = {
 }
 BIAS, UNKNOWN = -6.65, 0.7
 # What refutes a pose alone: (impossible, harmless). Plain walls fit plain things in all but features. Colours are in
-# CIELAB: on real tables 15 of 17 right poses lie under 13, a blue pen for a red one at 49; under strongly changed light
-# and saturation a tenth of the right ones lies over 23. The flow is sure of what it was asked for (0.94 and more when 21
-# rendered objects were found), and not of a can's lid that fits a rock (0.67)
+# CIELAB: on real tables 15 of 17 right poses lie under 13, a blue pen for a red one at 49; another light
+# brings a tenth of the right ones over 23. The flow is sure of what it was asked for (0.94 and more when 21 rendered
+# objects were found), and not of a can's lid that fits a rock (0.67)
 VETOES = {"agreement": (0.1, 0.5), "similarity": (0.08, 0.2), "colour": (45.0, 22.0), "certainty": (0.5, 0.85)}
 WORDS = {
     "fit": "{:.0%} of the points fit the object", "agreement": "{:.0%} of the object agrees with the depth",
