@@ -13,7 +13,7 @@ import small_gicp
 from nocsfm_ros.config import RegistrationConfig
 from nocsfm_ros.errors import ShapeError
 from nocsfm_ros.geometry.camera import backproject
-from nocsfm_ros.geometry.transforms import invert, motion_between, moved, nearest_rotation, rotation_angle_deg, transform
+from nocsfm_ros.geometry.transforms import invert, motion_between, moved, nearest_rotation, transform
 from nocsfm_ros.geometry.umeyama import squared_residuals, umeyama, umeyama_many
 from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, SimilarityPose
 
@@ -27,7 +27,7 @@ DEPTH_NOISE = 0.006  # metres at one metre, growing with the square: three devia
 MAX_CLOUD_POINTS, NORMAL_NEIGHBOURS = 4000, 20
 MAX_LIVE_POINTS, LIVE_NEIGHBOURS = 600, 15  # more live points cost time and give no better poses
 MAX_SCORED = 300
-ALIKE_DEG, ALIKE_SHIFT = 1.0, 0.005  # refined poses nearer than this, and share of scale_m, are one
+ALIKE_TURN, ALIKE_SHIFT = np.radians(1), 0.005  # refined poses nearer than this, and share of scale_m, are one
 BEHIND = 0.3  # cosine of normal and viewing ray above which a point is seen from behind: normals are noisy
 NEW_SIDE_SCORE = 0.5  # of a point of which nothing is known: between one that fits and one that does not
 ICP_PASSES = ((1.0, 15), (1 / 3, 10), (1 / 7, 10))  # (share of icp_distance, most iterations)
@@ -305,12 +305,9 @@ def _refined(
 
 
 def _are_alike(poses: Sequence[SimilarityPose]) -> bool:
-    first = poses[0]
-    return all(
-        rotation_angle_deg(first.R_cam_obj, pose.R_cam_obj) < ALIKE_DEG
-        and np.linalg.norm(first.t_cam_obj - pose.t_cam_obj) < ALIKE_SHIFT * pose.scale_m
-        for pose in poses[1:]
-    )
+    motions = [motion_between(poses[0].T_cam_obj, pose.T_cam_obj) for pose in poses[1:]]
+    shift_m = ALIKE_SHIFT * poses[0].scale_m
+    return all(np.linalg.norm(m[:3]) < shift_m and np.linalg.norm(m[3:]) < ALIKE_TURN for m in motions)
 
 
 def _fit(
