@@ -30,7 +30,7 @@ from nocsfm_ros.matching.backbone import Backbone, FeatureMap
 from nocsfm_ros.matching.localiser import EncodedFrame, encode_frame, encode_reference, part_around
 from nocsfm_ros.object_model import ObjectModel, View
 from nocsfm_ros.refinement.refiner import Refiner
-from nocsfm_ros.registration import Registration, best_pose, fitting_best, held_to, object_points, refine
+from nocsfm_ros.registration import Registration, are_alike, best_pose, fitting_best, held_to, object_points, refine
 from nocsfm_ros.types import (
     BoolArray,
     BoxXywh,
@@ -222,7 +222,7 @@ class Estimator:
     def _likeness(self, look: _Look, poses: Sequence[SimilarityPose]) -> Float64Array:
         """What poses get for looking like the view: shape alone cannot tell the faces of a carton apart."""
         likeness = np.array([look.likeness(pose) for pose in poses])
-        scores = self._scores(look, look.view, poses)
+        scores = None if are_alike(poses) else self._scores(look, look.view, poses)  # one pose: one score
         return likeness if scores is None else likeness + SCORE_WEIGHT * scores
 
     def _scores(self, look: _Look, view: View, poses: Sequence[SimilarityPose]) -> Float32Array | None:

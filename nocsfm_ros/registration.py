@@ -204,8 +204,7 @@ def best_pose(
     Args:
         hypotheses: at least one, unless there is `near`.
         points_cam: (N, 3) metres, the live object.
-        bonus: added to the scores of the refined poses, which lie in [0, 1], or None: what shape alone cannot tell. It
-            costs time, and is not asked where all poses have become one.
+        bonus: added to the scores of the refined poses, which lie in [0, 1], or None: what shape alone cannot tell.
         is_new: which points (M, 3) a pose puts on sides not seen yet; they count for every pose alike.
         near: a pose that is nearly right. It is refined without the first wide radius, in which a hand would draw it
             aside.
@@ -222,7 +221,7 @@ def best_pose(
     some = points_cam[:: 1 + len(points_cam) // MAX_SCORED]
     poses = [result.pose for result in results]
     fits = [_fit(pose, some, cloud, _inlier_distance_m(pose, cloud, config), is_new) for pose in poses]
-    added = None if _are_alike(poses) else bonus(poses)
+    added = bonus(poses)
     return results[int(np.argmax(fits if added is None else np.add(fits, added)))]
 
 
@@ -304,7 +303,8 @@ def _refined(
     )
 
 
-def _are_alike(poses: Sequence[SimilarityPose]) -> bool:
+def are_alike(poses: Sequence[SimilarityPose]) -> bool:
+    """Whether all poses have become one, within ALIKE_TURN and ALIKE_SHIFT."""
     motions = [motion_between(poses[0].T_cam_obj, pose.T_cam_obj) for pose in poses[1:]]
     shift_m = ALIKE_SHIFT * poses[0].scale_m
     return all(np.linalg.norm(m[:3]) < shift_m and np.linalg.norm(m[3:]) < ALIKE_TURN for m in motions)
