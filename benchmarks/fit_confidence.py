@@ -36,7 +36,6 @@ from nocsfm_ros.verification import UNKNOWN, VETOES, WEIGHTS, Scores, combine_sc
 
 RIGHT_DEG, RIGHT_SHARE = 10.0, 0.1  # of scale_m
 TURNED_SHARE, TURNED_DEG = 0.6, (15.0, 50.0)
-CLEAN_SHARE = 0.3  # of the views
 OTHERS = 12  # views of other objects, of which the one most alike is asked for
 RIDGE, FOLDS = 2e-4, 5
 
@@ -52,9 +51,7 @@ class Recorder:
 
 
 def as_seen(view: View, rng: np.random.Generator) -> View:
-    """A clean view as one of many cameras would show it: of the best, as it is."""
-    if rng.random() < CLEAN_SHARE:
-        return view
+    """A clean view as a camera would show it."""
     depth_m = augment_depth(np.asarray(view["depth"]) * np.float32(DEPTH_UNIT_M), rng)
     rgb = augment_picture(view["rgb"], rng)
     return {**view, "rgb": rgb, "depth": np.rint(depth_m / DEPTH_UNIT_M).astype(np.uint16)}

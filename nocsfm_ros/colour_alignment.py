@@ -55,11 +55,13 @@ class Comparison:
         points_cam: (N, 3) metres.
         pixels_uv: (N, 2) in the crop.
         residuals: (N, 3) differences in colour, deviations.
+        seen: share of the views' points, [0, 1].
     """
 
     points_cam: Float64Array
     pixels_uv: Float32Array
     residuals: Float32Array
+    seen: float
 
     @property
     def misfit(self) -> float:
@@ -82,7 +84,7 @@ class ColourPicture:
 
         Views with fewer than MIN_POINTS seen points are left out; None where none is left.
         """
-        parts = list[tuple[Float64Array, Float32Array, Float32Array]]()
+        parts, num_points = list[tuple[Float64Array, Float32Array, Float32Array]](), 0
         for view in views:
             step = 1 + len(view.colours) // MAX_POINTS
             points_cam, pixels_uv, seen = seen_points(pose, view.colour_points_obj[::step], self.crop)
@@ -92,10 +94,11 @@ class ColourPicture:
             residuals = _sampled(self.look, pixels) - view.colours[::step][seen]
             residuals = (residuals - np.median(residuals, axis=0)) / DEVIATION
             parts.append((points_cam[seen], pixels, residuals.astype(np.float32)))
+            num_points += len(seen)
         if not parts:
             return None
         points_cam, pixels, residuals = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return Comparison(points_cam, pixels, residuals)
+        return Comparison(points_cam, pixels, residuals, len(points_cam) / num_points)
 
     def normal_equations(
         self, compared: Comparison, pose: SimilarityPose, trust: Float64Array | float = 1.0

@@ -29,12 +29,10 @@ from nocsfm_ros.masks import (
 from nocsfm_ros.matching.backbone import Backbone, FeatureMap
 from nocsfm_ros.matching.localiser import EncodedFrame, encode_frame, encode_reference, part_around
 from nocsfm_ros.object_model import ObjectModel, View
-from nocsfm_ros.refinement.refiner import Refiner
-from nocsfm_ros.registration import Registration, are_alike, best_pose, fitting_best, held_to, object_points, refine
+from nocsfm_ros.registration import Registration, best_pose, held_to, object_points, refine
 from nocsfm_ros.types import (
     BoolArray,
     BoxXywh,
-    Float32Array,
     Float64Array,
     NocsMap,
     ObjectCrop,
@@ -56,11 +54,9 @@ from nocsfm_ros.verification import (
 
 MIN_POINTS = 30
 MAX_NEW = 0.75  # of the live points: where even more are on sides not seen yet, they count against the pose
-# How many hypotheses refiner and ICP get beside the prior, 10 to 20 ms each, and how often the refiner moves them
-WHEN_TRACKED, WHEN_SEARCHED = (1, 0), (4, 2)
-# What likeness weighs against geometric fit when refined poses are chosen among, by 145 held-out pairs: similarity of
-# features, misfit of colours, the refiner's score
-LOOK_WEIGHT, COLOUR_WEIGHT, SCORE_WEIGHT = 2.0, 1.0, 4.0
+REFINED_WHEN_TRACKED, REFINED_WHEN_SEARCHED = 1, 4  # hypotheses given to ICP beside the prior, 7 to 15 ms each
+LOOK_WEIGHT = 2.0  # similarity against geometric fit, when refined poses are compared; measured on held-out renders
+COLOUR_WEIGHT = 1.0  # misfit of the colours, likewise: features hardly see a turn of 20 degrees
 COLOURS_DEG = 45.0  # further round, shading has changed too much for colours to be compared
 UNREFINED_COVARIANCE = np.diag([0.01**2] * 3 + [0.2**2] * 3)  # a pose from the flow alone: 1 cm, 0.2 rad
 
@@ -78,7 +74,7 @@ class _Look:
     colours: ColourPicture
 
     def likeness(self, pose: SimilarityPose) -> float:
-        """By features and colours."""
+        """What refined poses get for looking like the view: shape alone cannot tell the faces of a carton apart."""
         compared = self.colours.compare([self.view], pose)
         misfit = 0.0 if compared is None else compared.misfit
         similarity = pose_similarity(pose, self.view, self.feature_crop, self.features) or 0.0
@@ -91,14 +87,12 @@ class Estimator:
     Args:
         flow: the learned part.
         backbone: dense features.
-        refiner: compares supposed poses with the picture.
         config: thresholds; may be replaced between frames.
     """
 
-    def __init__(self, flow: FlowModel, backbone: Backbone, refiner: Refiner, config: Config) -> None:
-        self.flow, self.backbone, self.refiner, self.config = flow, backbone, refiner, config
+    def __init__(self, flow: FlowModel, backbone: Backbone, config: Config) -> None:
+        self.flow, self.backbone, self.config = flow, backbone, config
         self.stage_ms: dict[str, float] = {}
-        self._inner_ms = 0.0
         self._encoded: tuple[RgbdFrame, EncodedFrame] | None = None
 
     def encode_frame(self, frame: RgbdFrame) -> EncodedFrame:
@@ -194,13 +188,12 @@ class Estimator:
         if model.cloud is None:  # a reference without depth: this frame gives the scale, and the cloud comes from it
             first = next(pose for pose in (*hypotheses, near) if pose is not None)
             return Registration(first, 1.0, 0.0, UNREFINED_COVARIANCE), 0.0
-        is_new, config = partial(is_new_side, model=model) if is_followed else None, self.config.registration
-        count, steps = WHEN_SEARCHED if near is None else WHEN_TRACKED
+        is_new = partial(is_new_side, model=model) if is_followed else None
         with self._timed("registration"):
-            fitting = fitting_best(hypotheses, points_cam, model.cloud, config, count, is_new)
-        fitting += self._moved(look, fitting, steps)
-        with self._timed("registration"):
-            best = best_pose(fitting, points_cam, model.cloud, config, partial(self._likeness, look), is_new, near)
+            best = best_pose(
+                hypotheses, points_cam, model.cloud, self.config.registration, look.likeness,
+                REFINED_WHEN_SEARCHED if near is None else REFINED_WHEN_TRACKED, is_new, near,
+            )
         best = self._coloured(best, look, model)
         if near is not None and is_followed:
             best = held_to(best, near)
@@ -210,27 +203,6 @@ class Estimator:
         if new_share > MAX_NEW:
             return best, new_share
         return replace(best, inlier_ratio=min(best.inlier_ratio / (1 - new_share), 1.0)), new_share
-
-    def _moved(self, look: _Look, poses: Sequence[SimilarityPose], steps: int) -> list[SimilarityPose]:
-        """Where the refiner moves the poses; none where it does not, or the view has no surface to draw."""
-        view = look.view
-        if view.surface is None or not poses or not steps:
-            return []
-        with self._timed("refiner"):
-            return self.refiner.moved(look.crop, view.surface, view.T_cam_obj, poses, steps)
-
-    def _likeness(self, look: _Look, poses: Sequence[SimilarityPose]) -> Float64Array:
-        """What poses get for looking like the view: shape alone cannot tell the faces of a carton apart."""
-        likeness = np.array([look.likeness(pose) for pose in poses])
-        scores = None if are_alike(poses) else self._scores(look, look.view, poses)  # one pose: one score
-        return likeness if scores is None else likeness + SCORE_WEIGHT * scores
-
-    def _scores(self, look: _Look, view: View, poses: Sequence[SimilarityPose]) -> Float32Array | None:
-        """The refiner's; None where the view has no surface to draw."""
-        if view.surface is None:
-            return None
-        with self._timed("refiner"):
-            return self.refiner.scores(look.crop, view.surface, view.T_cam_obj, poses)
 
     def _from_surface(self, look: _Look, model: ObjectModel, prior: SimilarityPose) -> PoseEstimate:
         """When the mask misleads (an occluder, a hand): the depth pixels near the surface where it should be."""
@@ -258,24 +230,20 @@ class Estimator:
         self, look: _Look, model: ObjectModel, best: Registration, mask_crop: BoolArray, certainty: float
     ) -> tuple[float, str, float, float | None]:
         """Confidence, the reason in words, similarity to the nearest view, difference in colour to the reference."""
-        view = model.nearest_view(best.pose.R_cam_obj)
-        compared_scores = self._scores(look, view, [best.pose])
         with self._timed("verify"):
+            view = model.nearest_view(best.pose.R_cam_obj)
             similarity = pose_similarity(best.pose, view, look.feature_crop, look.features)
             if similarity is None:
                 similarity = look_similarity(view, look.features, resized_mask(mask_crop, look.feature_crop))
             agreement = depth_agreement(best.pose, model, look.frame)
             colour = colour_difference(best.pose, view, look.crop)
             compared = look.colours.compare([view], best.pose)
-            misfit = None if compared is None else compared.misfit
+            misfit, seen = (None, 0.0) if compared is None else (compared.misfit, compared.seen)
             if model.cloud is None:
                 confidence, reason = combine_looks(similarity, certainty)
             else:
                 confidence, reason = combine_scores(
-                    Scores(
-                        best.inlier_ratio, agreement, similarity, misfit, colour, certainty,
-                        None if compared_scores is None else float(compared_scores[0]),
-                    )
+                    Scores(best.inlier_ratio, agreement, similarity, misfit, seen, colour, certainty)
                 )
             if view is not model.views[0]:  # a keyframe has the colours of whatever was followed
                 colour = colour_difference(best.pose, model.views[0], look.crop)
@@ -298,12 +266,6 @@ class Estimator:
             similarity=similarity, colour=colour, new_share=new_share, residual_m=best.residual_m,
             covariance=best.covariance, reason=reason,
         )
-
-    def mask_as_in(self, frame: RgbdFrame, box_xywh: BoxXywh, view: View) -> BoolArray:
-        """(H, W) bool: what the flow takes for the object near a box when it is shown this view of it."""
-        look = self._look(frame, box_xywh, view)
-        mask_crop = look.nocs_map.mask_prob > self.config.registration.mask_threshold
-        return paste(mask_crop.astype(np.uint8), look.crop.A_crop_image, frame.size_wh, nearest=True) > 0
 
     def make_view(
         self, frame: RgbdFrame, mask: BoolArray, box_xywh: BoxXywh, T_cam_obj: Float64Array | None
@@ -340,7 +302,6 @@ class Estimator:
             points_obj=transform(T_obj_cam, points_cam) if has_depth else np.zeros((0, 3)),
             colour_points_obj=coordinates(crop, T_obj_cam)[coloured].astype(np.float64),
             chroma=chroma(crop.rgb)[coloured], colours=log_opponent(crop.rgb)[coloured],
-            surface=self.refiner.surface(crop, mask_crop) if has_depth else None,
         )
 
     def encode_features(self, frame: RgbdFrame, square: BoxXywh) -> tuple[ObjectCrop, FeatureMap]:
@@ -367,9 +328,6 @@ class Estimator:
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
-        """Adds to stage_ms what passes, less what stages inside it take."""
-        begin, before, self._inner_ms = time.perf_counter(), self._inner_ms, 0.0
+        begin = time.perf_counter()
         yield
-        took_ms = (time.perf_counter() - begin) * 1e3
-        self.stage_ms[stage] = self.stage_ms.get(stage, 0.0) + took_ms - self._inner_ms
-        self._inner_ms = before + took_ms
+        self.stage_ms[stage] = self.stage_ms.get(stage, 0.0) + (time.perf_counter() - begin) * 1e3

@@ -11,7 +11,6 @@ from nocsfm_ros.flow.model import EncodedView
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg, transform
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.localiser import ReferenceFeatures
-from nocsfm_ros.refinement.windows import Surfaces
 from nocsfm_ros.registration import ObjectCloud
 from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, ObjectCrop, SimilarityPose
 
@@ -34,7 +33,6 @@ class View:
         colour_points_obj: (M, 3) metres: points inside its outline.
         chroma: (M, 2) float32 their colours, see verification.chroma.
         colours: (M, 3) float32 the same as colour_alignment compares them.
-        surface: what the refiner draws, in this view's camera; None without depth.
     """
 
     T_cam_obj: Float64Array
@@ -50,7 +48,6 @@ class View:
     colour_points_obj: Float64Array
     chroma: Float32Array
     colours: Float32Array
-    surface: Surfaces | None
 
     @property
     def R_cam_obj(self) -> Float64Array:

@@ -27,7 +27,6 @@ DEPTH_NOISE = 0.006  # metres at one metre, growing with the square: three devia
 MAX_CLOUD_POINTS, NORMAL_NEIGHBOURS = 4000, 20
 MAX_LIVE_POINTS, LIVE_NEIGHBOURS = 600, 15  # more live points cost time and give no better poses
 MAX_SCORED = 300
-ALIKE_TURN, ALIKE_SHIFT = np.radians(1), 0.005  # refined poses nearer than this, and share of scale_m, are one
 BEHIND = 0.3  # cosine of normal and viewing ray above which a point is seen from behind: normals are noisy
 NEW_SIDE_SCORE = 0.5  # of a point of which nothing is known: between one that fits and one that does not
 ICP_PASSES = ((1.0, 15), (1 / 3, 10), (1 / 7, 10))  # (share of icp_distance, most iterations)
@@ -38,7 +37,6 @@ EXPECTED_SHIFT, EXPECTED_TURN = 0.1, np.radians(10)
 # Errors of neighbouring depth pixels are alike: so many points say as much as one. Over 3815 tracked poses of rendered
 # videos (within 10 deg) the median squared error was 14 times what independent points would give.
 ALIKE_POINTS = 14.0
-IsNew = Callable[[SimilarityPose, Float64Array], BoolArray]
 
 
 class ObjectCloud:
@@ -183,46 +181,46 @@ def score_pose(
     return float((distance <= _inlier_distance_m(pose, cloud, config)).mean()) if len(distance) else 0.0
 
 
-def fitting_best(
-    hypotheses: Sequence[SimilarityPose], points_cam: Float64Array, cloud: ObjectCloud, config: RegistrationConfig,
-    count: int, is_new: IsNew | None = None,
-) -> list[SimilarityPose]:
-    """The `count` hypotheses under which the live points (N, 3) lie nearest to the cloud, best first; see best_pose."""
-    some = points_cam[:: 1 + len(points_cam) // MAX_SCORED]
-    return sorted(
-        hypotheses, key=lambda pose: _fit(pose, some, cloud, config.icp_distance * pose.scale_m, is_new), reverse=True
-    )[:count]
-
-
 def best_pose(
     hypotheses: Sequence[SimilarityPose], points_cam: Float64Array, cloud: ObjectCloud, config: RegistrationConfig,
-    bonus: Callable[[Sequence[SimilarityPose]], Sequence[float] | Float64Array | None] = lambda poses: None,
-    is_new: IsNew | None = None, near: SimilarityPose | None = None,
+    bonus: Callable[[SimilarityPose], float] = lambda pose: 0.0, num_refined: int = 3,
+    is_new: Callable[[SimilarityPose, Float64Array], BoolArray] | None = None, near: SimilarityPose | None = None,
 ) -> Registration:
-    """Refine every hypothesis and take the one that the live points fit best.
+    """Score every hypothesis, refine the `num_refined` best, and take the one the live points fit best.
 
     Args:
         hypotheses: at least one, unless there is `near`.
         points_cam: (N, 3) metres, the live object.
-        bonus: added to the scores of the refined poses, which lie in [0, 1], or None: what shape alone cannot tell.
+        bonus: added to the score of a refined pose, which lies in [0, 1]: what shape alone cannot tell.
+        num_refined: of the hypotheses.
         is_new: which points (M, 3) a pose puts on sides not seen yet; they count for every pose alike.
-        near: a pose that is nearly right. It is refined without the first wide radius, in which a hand would draw it
-            aside.
+        near: a pose that is nearly right. It is refined whatever its score, as shape cannot tell every turn, and
+            without the first wide radius, in which a hand would draw it aside.
 
     Raises:
         ShapeError: no hypothesis or no point.
     """
     if (not hypotheses and near is None) or len(points_cam) == 0:
         raise ShapeError("hypotheses and live points", got=(len(hypotheses), len(points_cam)), expected="at least one")
+    some = points_cam[:: 1 + len(points_cam) // MAX_SCORED]
+
+    def fit(pose: SimilarityPose, radius_m: float) -> float:
+        scores = _robust_scores(_distances(pose, some, cloud), radius_m)
+        return float((scores if is_new is None else np.where(is_new(pose, some), NEW_SIDE_SCORE, scores)).mean())
+
+    def coarse(pose: SimilarityPose) -> float:
+        return fit(pose, config.icp_distance * pose.scale_m)
+
+    def fine(result: Registration) -> float:
+        return fit(result.pose, _inlier_distance_m(result.pose, cloud, config)) + bonus(result.pose)
+
     live = _live_cloud(points_cam, cloud, config)
-    results = [_refined(pose, live, cloud, config) for pose in hypotheses]
+    results = [
+        _refined(pose, live, cloud, config) for pose in sorted(hypotheses, key=coarse, reverse=True)[:num_refined]
+    ]
     if near is not None:
         results.append(_refined(near, live, cloud, config, ICP_PASSES[1:]))
-    some = points_cam[:: 1 + len(points_cam) // MAX_SCORED]
-    poses = [result.pose for result in results]
-    fits = [_fit(pose, some, cloud, _inlier_distance_m(pose, cloud, config), is_new) for pose in poses]
-    added = bonus(poses)
-    return results[int(np.argmax(fits if added is None else np.add(fits, added)))]
+    return max(results, key=fine)
 
 
 def refine(
@@ -301,20 +299,6 @@ def _refined(
         residual_m=float(np.sqrt((after[inlier] ** 2).mean())) if inlier.any() else 0.0,
         covariance=_covariance(refined, points_cam[inlier], cloud),
     )
-
-
-def are_alike(poses: Sequence[SimilarityPose]) -> bool:
-    """Whether all poses have become one, within ALIKE_TURN and ALIKE_SHIFT."""
-    motions = [motion_between(poses[0].T_cam_obj, pose.T_cam_obj) for pose in poses[1:]]
-    shift_m = ALIKE_SHIFT * poses[0].scale_m
-    return all(np.linalg.norm(m[:3]) < shift_m and np.linalg.norm(m[3:]) < ALIKE_TURN for m in motions)
-
-
-def _fit(
-    pose: SimilarityPose, points_cam: Float64Array, cloud: ObjectCloud, radius_m: float, is_new: IsNew | None
-) -> float:
-    scores = _robust_scores(_distances(pose, points_cam, cloud), radius_m)
-    return float((scores if is_new is None else np.where(is_new(pose, points_cam), NEW_SIDE_SCORE, scores)).mean())
 
 
 def _sample_triplets(weights: Float64Array, config: RegistrationConfig) -> npt.NDArray[np.int64]:

@@ -44,7 +44,7 @@ class MeanColour:
 def test_a_frame_is_encoded_once_for_all_objects_and_the_next_one_again() -> None:
     backbone = CountingBackbone()
     nothing: Any = None
-    estimator = Estimator(nothing, backbone, nothing, Config())  # type: ignore[arg-type]
+    estimator = Estimator(nothing, backbone, Config())  # type: ignore[arg-type]
     frames = [RgbdFrame(np.zeros((48, 64, 3), np.uint8), np.zeros((48, 64), np.float32), np.eye(3)) for _ in range(2)]
     first = [estimator.encode_frame(frames[0]) for _ in range(3)]
     assert first[0] is first[2] and first[0].scale == 10 and backbone.sizes == [(480, 640)]

@@ -18,9 +18,7 @@ from nocsfm_ros.registration import (
     MAX_CLOUD_POINTS,
     ObjectCloud,
     Registration,
-    are_alike,
     best_pose,
-    fitting_best,
     held_to,
     object_points,
     ransac_umeyama,
@@ -187,29 +185,6 @@ def test_best_pose_among_wrong_ones_is_the_right_one() -> None:
     assert errors(found.pose, T)[0] < 1
 
 
-def test_fitting_best_puts_the_nearest_hypotheses_first() -> None:
-    T = turned(T_CAM_OBJ, 15, 0.05, seed=1)
-    poses = [pose_of(turned(T, angle, 0.0, seed=3)) for angle in (40, 5, 90, 15)]
-    first = fitting_best(poses, seen_from(T, 1500, 1), CLOUD, CONFIG, 2)
-    assert [id(pose) for pose in first] == [id(poses[1]), id(poses[3])]
-
-
-@pytest.mark.parametrize("chosen", [0, 1])
-def test_best_pose_takes_what_has_the_greater_bonus(chosen: int) -> None:
-    T = turned(T_CAM_OBJ, 15, 0.05, seed=1)
-    poses = [pose_of(T), pose_of(turned(T, 90, 0.0, seed=4))]
-    live = seen_from(T, 1500, 1)
-    found = best_pose(poses, live, CLOUD, CONFIG, lambda refined: [2.0 * (n == chosen) for n in range(len(refined))])
-    np.testing.assert_array_equal(found.pose.T_cam_obj, refine(poses[chosen], live, CLOUD, CONFIG).pose.T_cam_obj)
-
-
-def test_poses_are_alike_within_a_degree_and_a_little_shift() -> None:
-    pose = pose_of(T_CAM_OBJ)
-    assert are_alike([pose]) and are_alike([pose, pose_of(turned(T_CAM_OBJ, 0.8, 0.0, seed=1))])
-    assert not are_alike([pose, pose_of(turned(T_CAM_OBJ, 1.5, 0.0, seed=1))])
-    assert not are_alike([pose, pose_of(turned(T_CAM_OBJ, 0.0, 0.01, seed=1))])
-
-
 def test_best_pose_is_not_drawn_to_cover_a_side_not_seen_before() -> None:
     T = turned(T_CAM_OBJ, 3)
     live = seen_from(T, 1500, 1)
@@ -222,9 +197,9 @@ def test_best_pose_is_not_drawn_to_cover_a_side_not_seen_before() -> None:
         behind = points[:, 2] > np.median(transform(pose.T_cam_obj, CLOUD.points_obj)[:, 2])
         return np.asarray((distance_m > 0.01) & behind)
 
-    drawn = best_pose([right, away], points_cam, CLOUD, CONFIG)
+    drawn = best_pose([right, away], points_cam, CLOUD, CONFIG, num_refined=2)
     assert errors(drawn.pose, T)[1] > 0.03
-    found = best_pose([right, away], points_cam, CLOUD, CONFIG, is_new=is_new)
+    found = best_pose([right, away], points_cam, CLOUD, CONFIG, num_refined=2, is_new=is_new)
     assert errors(found.pose, T)[1] < 0.005
 
 
@@ -233,8 +208,7 @@ def test_best_pose_always_refines_the_pose_that_is_nearly_right() -> None:
     live, near = seen_from(T, 1500, 1), pose_of(turned(T, 2, 0.003, seed=5))
     assert errors(best_pose([], live, CLOUD, CONFIG, near=near).pose, T)[0] < 0.5
     wrong = [pose_of(turned(T, angle, 0.02, seed=angle)) for angle in (50, 70)]
-    wrong = fitting_best(wrong, live, CLOUD, CONFIG, 1)
-    assert errors(best_pose(wrong, live, CLOUD, CONFIG, near=near).pose, T)[0] < 0.5
+    assert errors(best_pose(wrong, live, CLOUD, CONFIG, num_refined=1, near=near).pose, T)[0] < 0.5
 
 
 def test_held_to_takes_what_was_not_measured_from_the_expected_pose_and_nothing_else() -> None:

@@ -29,9 +29,6 @@ from nocsfm_ros.types import (
 
 SAME_PLACE = 0.5  # share of a mask that lies in another object's mask, from which both cannot be right
 NEW_SIDE_DEG, NEW_SIDE_SHARE = 5.0, 0.07  # a view that turned less has no other side
-# What a keyframe takes in by mistake, a hand, is taken for the object from then on: nearer to the reference than this a
-# view keeps only what the flow sees by that clean picture too, and is not kept where that is not most of it
-CLEAN_DEG, MIN_CLEAN = 60.0, 0.5
 SURER = 0.1  # confidence above the other's that takes its place from it
 # CIELAB chroma that the confidence forgives for the lamp's sake, and what it is worth among look-alikes
 FORGIVEN_COLOUR, COLOUR_WEIGHT = 12.0, 0.1
@@ -202,18 +199,10 @@ class ObjectTracker:
         new = nearest_deg >= gates.keyframe_min_deg or new_side
         if not (first or new and estimate.confidence >= gates.keyframe_confidence) or _touches_border(box_xywh, frame):
             return
-        mask, reference = estimate.mask, self.model.views[0]
-        if rotation_angle_deg(reference.R_cam_obj, pose.R_cam_obj) < CLEAN_DEG:
-            mask = mask & self.estimator.mask_as_in(frame, box_xywh, reference)
-        box_xywh = box_from_mask(mask)
-        if box_xywh is None or mask.sum() < MIN_CLEAN * estimate.mask.sum():
-            return
-        view = self.estimator.make_view(frame, mask, box_xywh, pose.T_cam_obj)
-        if not len(view.points_obj):
-            return
         self.model.scale_m = self.model.scale_m or pose.scale_m
         if len(self.model.views) > gates.max_keyframes:
             self.model.drop_most_redundant()
+        view = self.estimator.make_view(frame, estimate.mask, box_xywh, pose.T_cam_obj)
         self.model.add_view(view)
         self.graph.add(view, self.config.registration)
 

@@ -21,7 +21,6 @@ from nocsfm_ros.geometry.crops import box_from_mask
 from nocsfm_ros.geometry.transforms import invert
 from nocsfm_ros.matching.backbone import load_backbone
 from nocsfm_ros.object_model import ObjectModel
-from nocsfm_ros.refinement.refiner import Refiner
 from nocsfm_ros.tracking.object_tracker import ObjectTracker, is_same_place, likeness
 from nocsfm_ros.tracking.reference import MIN_FOREGROUND
 from nocsfm_ros.types import Float64Array, PoseEstimate, Reference, RgbdFrame, Track, TrackState
@@ -201,11 +200,9 @@ def build_tracker(config: Config | None = None) -> Tracker:
     torch.set_num_threads(num_threads)
     # NumPy's BLAS threads wait for work by spinning: on two cores they ate most of the one that camera and ROS need
     threadpool_limits(num_threads, user_api="blas")
-    weights = weights_folder(config.model.weights)
-    flow = FlowModel.from_folder(weights, device)
+    flow = FlowModel.from_folder(weights_folder(config.model.weights), device)
     flow.velocity.check_backbone(config.model.backbone)
-    refiner = Refiner.from_folder(weights, device)
-    return Tracker(Estimator(flow, load_backbone(config.model.backbone, device), refiner, config), config)
+    return Tracker(Estimator(flow, load_backbone(config.model.backbone, device), config), config)
 
 
 def _reference_frame(reference: Reference) -> RgbdFrame:

@@ -27,8 +27,6 @@ from nocsfm_ros.flow.velocity import VelocityNetwork
 from nocsfm_ros.geometry.crops import coordinates
 from nocsfm_ros.geometry.transforms import invert
 from nocsfm_ros.matching.backbone import EFFICIENTNET, load_backbone
-from nocsfm_ros.refinement.network import PoseRefiner
-from nocsfm_ros.refinement.refiner import Refiner
 from nocsfm_ros.types import SimilarityPose
 
 SIDE, DISTANCE_M, SMALL = 128, 0.5, (16, 48, 48)
@@ -63,7 +61,7 @@ def estimator() -> Estimator:
     backbone = load_backbone(EFFICIENTNET, "cpu")
     channels = backbone.encode(np.zeros((32, 32, 3), np.uint8)).features.shape[-1]
     velocity = VelocityNetwork(widths=SMALL, context_channels=channels, context_backbone=EFFICIENTNET)
-    return Estimator(FlowModel(build_autoencoder(), velocity), backbone, Refiner(PoseRefiner()), Config())
+    return Estimator(FlowModel(build_autoencoder(), velocity), backbone, Config())
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,6 @@ from nocsfm_ros.flow.autoencoder import build_autoencoder
 from nocsfm_ros.flow.model import FlowModel
 from nocsfm_ros.flow.velocity import LiveView, VelocityNetwork
 from nocsfm_ros.matching.backbone import FeatureMap
-from nocsfm_ros.refinement.network import PoseRefiner
-from nocsfm_ros.refinement.refiner import Refiner
 from nocsfm_ros.training.config import LossConfig
 from nocsfm_ros.training.flow import flow_losses
 from nocsfm_ros.training.pairs import PairSampler
@@ -101,7 +99,7 @@ def estimator() -> Estimator:
     torch.manual_seed(0)
     network = RecordingNetwork(context_channels=CHANNELS)
     backbone: Any = ColourBackbone()
-    estimator = Estimator(FlowModel(build_autoencoder(), network), backbone, Refiner(PoseRefiner()), Config())
+    estimator = Estimator(FlowModel(build_autoencoder(), network), backbone, Config())
     estimator.flow.dtype = torch.float32
     estimator.flow.velocity.float()
     estimator.flow.autoencoder.float()
