@@ -18,7 +18,7 @@ from nocsfm_ros.flow.path import draw_tau, point_on_path
 from nocsfm_ros.flow.velocity import LOG_SIGMA_RANGE, FlowStep, LiveView, cell_xyz
 from nocsfm_ros.training.config import LossConfig
 from nocsfm_ros.training.loop import Losses, TrainingRun
-from nocsfm_ros.training.losses import foreground_loss, mask_loss
+from nocsfm_ros.training.losses import foreground_loss, laplace_loss, mask_loss
 from nocsfm_ros.training.monitor import Monitor
 from nocsfm_ros.training.pairs import PairBatch, PairSampler
 
@@ -99,7 +99,7 @@ def _decoded_losses(
     cell_error = avg_pool2d(error, error.shape[-1] // share.shape[-1]) / share.clamp(min=1e-3)
     return {
         "nocs": foreground_loss(nocs, batch.nocs, batch.mask), "mask": mask_loss(logit, batch.mask),
-        "sigma": _laplace(cell_error, said.log_sigma.float(), share),
+        "sigma": laplace_loss(cell_error, said.log_sigma.float().clamp(*LOG_SIGMA_RANGE), share),
     }
 
 
@@ -160,9 +160,3 @@ def _noisy(z0: torch.Tensor, z1: torch.Tensor, generator: torch.Generator) -> _S
         torch.cat([z, z0], dim=1), tau_of_times(times), schedule.get_velocity(z1, noise, times),
         lambda velocity: clean_latent(z, velocity, times),
     )
-
-
-def _laplace(error: torch.Tensor, log_sigma: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """Negative log likelihood of errors (B, 1, h, w) with the given scale, mean with the weights `where`."""
-    log_sigma = log_sigma.clamp(*LOG_SIGMA_RANGE)
-    return ((error * (-log_sigma).exp() + log_sigma) * where).sum() / where.sum().clamp(min=1)

@@ -21,3 +21,8 @@ def mask_loss(logit: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     total = (probability + mask).sum(dim=(1, 2, 3))
     dice = 1 - (2 * overlap + 1) / (total + 1)
     return binary_cross_entropy_with_logits(logit, mask) + 0.5 * dice.mean()
+
+
+def laplace_loss(error: torch.Tensor, log_sigma: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Negative log likelihood of errors (B, 1, h, w) with the given scale, mean with the weights `where`."""
+    return ((error * (-log_sigma).exp() + log_sigma) * where).sum() / where.sum().clamp(min=1)

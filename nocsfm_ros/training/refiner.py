@@ -15,18 +15,20 @@ from nocsfm_ros.flow.motions import apply_affine
 from nocsfm_ros.refinement.network import LEVELS, Opinion, PoseRefiner
 from nocsfm_ros.refinement.windows import Surfaces, Windows, look_at, moved_poses, seen_surfaces
 from nocsfm_ros.training.loop import Losses, TrainingRun
+from nocsfm_ros.training.losses import laplace_loss
 from nocsfm_ros.training.monitor import Monitor
 from nocsfm_ros.training.pairs import PairSampler, Triple, nearest_symmetries
+from nocsfm_ros.training.samples import CHUNK, DRAWN
 from nocsfm_ros.types import Uint8Array
 
 POSES = 6  # a pair
 MAX_TURN = np.radians(75)  # from where on a motion is not asked for: nothing that is seen tells it
 MOTION_WEIGHT, SIGMA_WEIGHT, KNEE = 4.0, 0.1, 0.02  # of displacements, their expected error; radii
 ERROR_STEP = 8  # every so many points an error is measured at
-# Kinds of supposed poses: share, spread of the turn in rad (normal, or uniform up to it), spread of the shift in radii
-NEAR, USUAL, FAR, SPUN = 0.3, 0.3, 0.15, 0.25
+# Kinds of supposed poses, the rest spun: share, turn in rad (normal, or uniform up to it), spread of the shift in radii
+NEAR, USUAL, FAR = 0.3, 0.3, 0.15
 NEAR_TURN, USUAL_TURN, NEAR_SHIFT, USUAL_SHIFT = np.radians(4), np.radians(40), 0.02, 0.1
-DRAWN, ENLARGED, CHUNK = 6, 2, 16
+ENLARGED = 2
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,9 @@ def suppose(sampler: PairSampler, pairs: list[Triple], generator: torch.Generato
     T_live_obj, T_obj_mesh, fold, K = (
         values.repeat_interleave(POSES, dim=0) for values in (T_live_obj, T_obj_mesh, live.fold, live.K)
     )
-    motion = _motions(len(fold), T_live_obj @ T_obj_mesh, generator)
-    T_cam_obj = moved_poses(T_live_obj, surfaces, torch.eye(3, device=motion.device).expand(len(fold), 3, 3), motion)
     T_live_mesh = T_live_obj @ T_obj_mesh
+    motion = _motions(len(fold), T_live_mesh, generator)
+    T_cam_obj = moved_poses(T_live_obj, surfaces, torch.eye(3, device=motion.device).expand(len(fold), 3, 3), motion)
     S = nearest_symmetries(T_live_mesh[:, :3, :3], (T_cam_obj @ T_obj_mesh)[:, :3, :3], fold)
     T_true = T_live_mesh @ S @ torch.linalg.inv(T_obj_mesh)
     rgb, depth_m, same = (
@@ -107,10 +109,9 @@ def refiner_losses(model: PoseRefiner, supposed: Supposed) -> Losses:
     wanted = apply_affine(motion, places) - places
     cost = (smooth_l1_loss(said.displacement, wanted, reduction="none", beta=KNEE) * share).sum()
     error = (said.displacement.detach() - wanted).abs().mean(dim=1, keepdim=True)
-    surprise = ((error * (-said.log_sigma).exp() + said.log_sigma) * share).sum()
     reached = (pose_errors(supposed)[:, None] < torch.tensor(LEVELS, device=asked.device)) & supposed.same[:, None]
     parts = {
-        "motion": cost / share.sum().clamp(min=1), "sigma": surprise / share.sum().clamp(min=1),
+        "motion": cost / share.sum().clamp(min=1), "sigma": laplace_loss(error, said.log_sigma, share),
         "right": binary_cross_entropy_with_logits(said.logits, reached.float()),
     }
     loss = MOTION_WEIGHT * parts["motion"] + SIGMA_WEIGHT * parts["sigma"] + parts["right"]
