@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,34 +13,37 @@ import numpy.typing as npt
 
 from nocsfm_ros.data.catalogue import CatalogueEntry, find_archives, read_catalogue
 from nocsfm_ros.data.meshes import Mesh, heldout_names, load_catalogue_mesh, load_mesh, save_mesh
+from nocsfm_ros.data.random_shapes import find_wheel, load_random_shape, read_shapes
 from nocsfm_ros.data.shapes import procedural_mesh
 from nocsfm_ros.data.workers import worker_pool
 from nocsfm_ros.errors import NocsfmError
 
-TRAIN_SEEDS, TEST_SEEDS = range(400), range(100_000, 100_080)
+TRAIN_SEEDS, TEST_SEEDS = range(1500), range(100_000, 100_080)
 CACHE_VERSION = "meshes-3"
+LISTS = CATALOGUE_LIST, SHAPES_LIST = "usable.txt", "random.txt"
+Loader = Callable[[CatalogueEntry], Mesh]
 _log = logging.getLogger(__name__)
 
 
 class MeshLibrary:
-    """Catalogue meshes (sorted by name), then procedural ones. Build once with `build_cache`.
+    """Catalogue meshes (sorted by name), procedural ones, random shapes. Build once with `build_cache`.
 
     Attributes:
         names: of all meshes, in index order.
         is_heldout: (N,) bool, never used in training.
-        is_procedural: (N,) bool.
+        kind: (N,) of "catalogue", "procedural", "random"; the last is never held out.
     """
 
     def __init__(self, cache: Path) -> None:
         self._folder = cache / CACHE_VERSION
-        listed = (self._folder / "usable.txt").read_text(encoding="utf-8").splitlines()
+        catalogue, shapes = ((self._folder / listed).read_text(encoding="utf-8").splitlines() for listed in LISTS)
         heldout = heldout_names()
         seeds = [*TRAIN_SEEDS, *TEST_SEEDS]
-        self.names = listed + [f"procedural/{seed}" for seed in seeds]
+        self.names = [*catalogue, *(f"procedural/{seed}" for seed in seeds), *shapes]
+        self.kind = np.repeat(["catalogue", "procedural", "random"], [len(catalogue), len(seeds), len(shapes)])
         self.is_heldout = np.array(
-            [name in heldout for name in listed] + [seed in TEST_SEEDS for seed in seeds]
+            [name in heldout for name in catalogue] + [seed in TEST_SEEDS for seed in seeds] + [False] * len(shapes)
         )
-        self.is_procedural = np.array([False] * len(listed) + [True] * len(seeds))
         self._meshes: dict[int, Mesh] = {}
         self._hulls: dict[int, npt.NDArray[np.float64]] = {}
 
@@ -62,9 +66,9 @@ class MeshLibrary:
             self._hulls[index] = vertices[outermost].astype(np.float64)
         return self._hulls[index]
 
-    def indices(self, heldout: bool, procedural: bool) -> npt.NDArray[np.int64]:
+    def indices(self, heldout: bool, kind: str) -> npt.NDArray[np.int64]:
         """Mesh indices of one split and kind."""
-        return np.flatnonzero((self.is_heldout == heldout) & (self.is_procedural == procedural))
+        return np.flatnonzero((self.is_heldout == heldout) & (self.kind == kind))
 
 
 def build_cache(cache: Path, workers: int = 2) -> MeshLibrary:
@@ -73,25 +77,27 @@ def build_cache(cache: Path, workers: int = 2) -> MeshLibrary:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "usable.txt").exists():
-            _parse_all(cache, folder, workers)
+        if not (folder / CATALOGUE_LIST).exists():
+            _parse_all(read_catalogue(find_archives(cache)), load_catalogue_mesh, folder / CATALOGUE_LIST, workers)
+        if not (folder / SHAPES_LIST).exists():
+            _parse_all(read_shapes(find_wheel(cache)), load_random_shape, folder / SHAPES_LIST, workers)
     return MeshLibrary(cache)
 
 
-def _parse_all(cache: Path, folder: Path, workers: int) -> None:
-    entries = read_catalogue(find_archives(cache))
+def _parse_all(entries: list[CatalogueEntry], load: Loader, listed: Path, workers: int) -> None:
+    """Store every mesh beside the list `listed`, which names those that can be used and is written last."""
     with worker_pool(workers) as pool:
-        usable = [name for name in pool.map(partial(_parse, folder), entries, chunksize=8) if name]
-    partial_list = folder / "usable.txt.partial"
+        usable = [name for name in pool.map(partial(_parse, listed.parent, load), entries, chunksize=8) if name]
+    partial_list = listed.with_suffix(".partial")
     partial_list.write_text("\n".join(usable), encoding="utf-8")
-    partial_list.replace(folder / "usable.txt")
+    partial_list.replace(listed)
 
 
-def _parse(folder: Path, entry: CatalogueEntry) -> str:
+def _parse(folder: Path, load: Loader, entry: CatalogueEntry) -> str:
     path = folder / _file_name(entry.name)
     try:
         if not path.exists():
-            save_mesh(path, load_catalogue_mesh(entry))
+            save_mesh(path, load(entry))
     except (NocsfmError, ValueError, IndexError) as error:
         _log.info("left out: %s (%s)", entry.name, error)
         return ""

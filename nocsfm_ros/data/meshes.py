@@ -97,6 +97,19 @@ def load_catalogue_mesh(entry: CatalogueEntry) -> Mesh:
     Raises:
         FrameError: no faces, too many, or a broken file.
     """
+    arrays = read_obj(entry)
+    if entry.rotation is not None:
+        R = np.array(entry.rotation).reshape(3, 3)
+        arrays["vertices"], arrays["normals"] = arrays["vertices"] @ R.T, arrays["normals"] @ R.T
+    return normalised(entry.name, arrays, entry.size_cm)
+
+
+def read_obj(entry: CatalogueEntry) -> dict[str, Any]:
+    """The arrays of a Mesh as they stand in the file, of any size and place.
+
+    Raises:
+        FrameError: no faces, too many, or a broken file.
+    """
     with zipfile.ZipFile(entry.archive) as archive:
         obj = _parse_obj(archive.read(entry.member).decode("latin-1"))
         if not 12 <= len(obj.corners) // 3 <= MAX_FACES:
@@ -105,12 +118,7 @@ def load_catalogue_mesh(entry: CatalogueEntry) -> Mesh:
             )
         folder = posixpath.dirname(entry.member)
         colours, layers, textures = _read_materials(archive, folder, obj)
-    arrays = _clustered(_indexed(obj, colours, layers))
-    arrays["textures"] = textures
-    if entry.rotation is not None:
-        R = np.array(entry.rotation).reshape(3, 3)
-        arrays["vertices"], arrays["normals"] = arrays["vertices"] @ R.T, arrays["normals"] @ R.T
-    return normalised(entry.name, arrays, entry.size_cm)
+    return _clustered(_indexed(obj, colours, layers)) | {"textures": textures}
 
 
 def coarse_hull(mesh: Mesh) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:

@@ -18,6 +18,7 @@ from nocsfm_ros.types import Float64Array
 
 FRAME_WH = (640, 480)
 TARGET = 1
+RANDOM_SHARE = 0.2
 FLAT_SHARE, FLAT_DRAWS, FLAT_RATIO = 0.15, 20, 0.12  # flat: the thinnest side is under this share of the longest
 _PLANE = plane_mesh()
 
@@ -60,13 +61,13 @@ def surface_pool(seed: int, count: int = 64) -> npt.NDArray[np.uint8]:
 
 
 def sample_target(rng: np.random.Generator, library: MeshLibrary, heldout: bool, num_surfaces: int) -> Target:
-    """Draw what a cluster shows: 40 % procedural prints, else the catalogue; half of them upright.
+    """Draw what a cluster shows: 40 % procedural prints, else the catalogue or random shapes; half of them upright.
 
     FLAT_SHARE of the draws ask for a flat thing (cards, books, plates, cutlery): depth hardly shows it on a table.
     """
     wants_flat = rng.random() < FLAT_SHARE
     for _ in range(FLAT_DRAWS if wants_flat else 1):
-        index = int(rng.choice(library.indices(heldout, procedural=bool(rng.random() < 0.4))))
+        index = random_mesh(rng, library, heldout, procedural=0.4)
         thin_axis = _thin_axis(library.hull(index))
         if thin_axis is not None:
             break
@@ -266,8 +267,12 @@ def _surface(rng: np.random.Generator, T: Float64Array, side: float, num_surface
     )
 
 
-def _random_clutter_mesh(rng: np.random.Generator, library: MeshLibrary, heldout: bool) -> int:
-    return int(rng.choice(library.indices(heldout, procedural=bool(rng.random() < 0.5))))
+def random_mesh(rng: np.random.Generator, library: MeshLibrary, heldout: bool, procedural: float) -> int:
+    """An index: procedural with this probability, RANDOM_SHARE random shapes in training, else of the catalogue."""
+    drawn = rng.random()
+    is_random = not heldout and drawn > 1 - RANDOM_SHARE
+    kind = "procedural" if drawn < procedural else "random" if is_random else "catalogue"
+    return int(rng.choice(library.indices(heldout, kind)))
 
 
 def clutter_around(
@@ -285,7 +290,7 @@ def clutter_around(
     centre = hull_cam.mean(axis=0)
     for number in range(int(rng.integers(0, 7))):
         is_twin = rng.random() < 0.1
-        index = target.index if is_twin else _random_clutter_mesh(rng, library, heldout)
+        index = target.index if is_twin else random_mesh(rng, library, heldout, procedural=0.5)
         size = (
             target.diagonal_m
             if is_twin
@@ -318,7 +323,7 @@ def _occluder(
     num_surfaces: int,
 ) -> Item:
     """Something between camera and object, beside the line of sight."""
-    index = _random_clutter_mesh(rng, library, heldout)
+    index = random_mesh(rng, library, heldout, procedural=0.5)
     goal = hull_cam[rng.integers(len(hull_cam))]
     near = rng.uniform(0.45, 0.92)
     size = target.diagonal_m * near * rng.uniform(0.4, 1.2)

@@ -53,10 +53,11 @@ def capsule_mesh() -> Mesh:
         *zip(CAPSULE_RADIUS * np.cos(bend), 0.5 - CAPSULE_RADIUS + CAPSULE_RADIUS * np.sin(bend), strict=True),
     ]
     arrays = _revolved(np.array(profile), 16, layer=-1, colour=(0.8, 0.6, 0.5))
-    return Mesh("capsule", **arrays, textures=_stack([]))
+    return Mesh("capsule", **arrays, textures=stacked([]))
 
 
-def _stack(pictures: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+def stacked(pictures: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+    """(L, 256, 256, 4) uint8: RGB pictures as the textures of a Mesh."""
     if not pictures:
         return np.zeros((0, TEXTURE_SIZE, TEXTURE_SIZE, 4), np.uint8)
     rgb = np.stack(pictures)
@@ -73,7 +74,7 @@ def _box(rng: np.random.Generator, words: tuple[str, ...]) -> Arrays:
     shared = rng.random() < 0.3 and not words  # the same print on front and back, as packages have
     pictures = [_picture(rng, words) for _ in range(6)]
     arrays = _cuboid(half, [0, 1, 2, 3, 4, 4 if shared else 5])
-    arrays["textures"] = _stack(pictures)
+    arrays["textures"] = stacked(pictures)
     return arrays
 
 
@@ -151,7 +152,7 @@ def _joined(parts: list[Arrays], pictures: list[npt.NDArray[np.uint8]]) -> Array
     whole["faces"] = np.concatenate(
         [part["faces"] + shift for part, shift in zip(parts, offsets, strict=True)]
     )
-    whole["textures"] = _stack(pictures)
+    whole["textures"] = stacked(pictures)
     return whole
 
 

@@ -133,9 +133,9 @@ class TableScene:
         return camera_about(self.centre, (nod * yaw).as_matrix(), AWAY_M * wave)
 
     def _draw_targets(self, rng: np.random.Generator, tint: float) -> list[Target]:
-        printed = [index for index in self.library.indices(heldout=True, procedural=True) if self._is_stout(index)]
+        printed = [index for index in self.library.indices(heldout=True, kind="procedural") if self._is_stout(index)]
         catalogue = [
-            index for index in self.library.indices(heldout=True, procedural=False)
+            index for index in self.library.indices(heldout=True, kind="catalogue")
             if self.library.names[index].endswith(CATALOGUE)
         ]
         alike, different = (int(index) for index in rng.choice(printed, 2, replace=False))

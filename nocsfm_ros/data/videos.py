@@ -150,7 +150,7 @@ class Stage:
             wall_behind(rng, hull, NUM_SURFACES), *self._draw_clutter(hull, floor),
         ]
         self.hand = [] if self._is_standing else self._draw_hand(hull)
-        index = int(rng.choice(library.indices(heldout=True, procedural=True)))
+        index = int(rng.choice(library.indices(heldout=True, kind="procedural")))
         self.passer_by = with_random_look(
             Item(library.mesh(index), np.eye(4), 0.5 * self.target.diagonal_m, OCCLUDER), rng, NUM_SURFACES, 0.2
         )
@@ -256,8 +256,8 @@ class Stage:
     def _draw_target(self) -> tuple[Target, Float64Array]:
         """A held-out object, printed and catalogue ones in turn, upright, seen from above; and the up direction."""
         rng = self.rng
-        procedural = bool((self.video.number + list(KINDS).index(self.video.kind)) % 2)
-        index = int(rng.choice(self.library.indices(heldout=True, procedural=procedural)))
+        is_printed = (self.video.number + list(KINDS).index(self.video.kind)) % 2
+        index = int(rng.choice(self.library.indices(heldout=True, kind="procedural" if is_printed else "catalogue")))
         elevation = np.radians(rng.uniform(20, 50))
         up = np.array([0, -np.cos(elevation), -np.sin(elevation)])
         diagonal_m = float(rng.uniform(*DIAGONALS_M))

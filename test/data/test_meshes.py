@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from nocsfm_ros.data.catalogue import CatalogueEntry, read_catalogue
-from nocsfm_ros.data.meshes import heldout_names, load_catalogue_mesh, load_mesh, save_mesh, symmetry_fold
+from nocsfm_ros.data.meshes import heldout_names, load_catalogue_mesh, load_mesh, read_obj, save_mesh, symmetry_fold
+from nocsfm_ros.data.random_shapes import find_wheel, load_random_shape, painted, read_shapes
 from nocsfm_ros.data.sensor import sensed_depth_mm
 from nocsfm_ros.data.shapes import KINDS, procedural_mesh
-from nocsfm_ros.errors import FrameError
+from nocsfm_ros.errors import ConfigError, FrameError
 
 BOX_OBJ = """mtllib box.mtl
 v 0 0 0\nv 4 0 0\nv 4 2 0\nv 0 2 0\nv 0 0 1\nv 4 0 1\nv 4 2 1\nv 0 2 1
@@ -56,6 +57,37 @@ def test_catalogue_mesh_is_centred_with_unit_diagonal_its_size_and_colour(archiv
 def test_catalogue_mesh_of_too_few_faces_raises(archive: Path) -> None:
     with pytest.raises(FrameError, match="1 faces"):
         load_catalogue_mesh(CatalogueEntry("few", archive, "some/few.obj", "", None, None, ""))
+
+
+def test_random_shapes_of_a_wheel_are_listed_by_number_and_painted_alike_each_time(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "pybullet-3.2.7-any.whl", "w") as wheel:
+        for number in ("007", "002"):
+            wheel.writestr(f"pybullet_data/random_urdfs/{number}/{number}.obj", BOX_OBJ)
+        wheel.writestr("pybullet_data/random_urdfs/002/other.obj", BOX_OBJ)
+    entries = read_shapes(find_wheel(tmp_path))
+    assert [entry.name for entry in entries] == ["pybullet/002", "pybullet/007"]
+    first, again = (load_random_shape(entries[0]) for _ in range(2))
+    assert first.vertices.shape == (36, 3) and first.textures.tobytes() == again.textures.tobytes()
+    np.testing.assert_allclose(np.linalg.norm(np.ptp(first.vertices, axis=0)), 1, rtol=1e-5)
+
+
+def test_missing_wheel_of_random_shapes_says_what_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(ConfigError, match=r"pybullet==3\.2\.7[\s\S]*put pybullet-3\.2\.7-\*\.whl into"):
+        find_wheel(tmp_path)
+
+
+def test_paint_lies_flat_on_every_face_within_its_picture(archive: Path) -> None:
+    box = read_obj(CatalogueEntry("box", archive, "some/box.obj", "", None, None, ""))
+    looks = [painted(box, np.random.default_rng(seed)) for seed in range(8)]
+    assert {bool(len(look["textures"])) for look in looks} == {True, False}
+    for look in looks:
+        assert look["layer"].max() == len(look["textures"]) - 1 and 0 <= look["uv"].min() <= look["uv"].max() <= 1
+        across = look["vertices"][look["faces"]]
+        area = np.linalg.norm(np.cross(across[:, 1] - across[:, 0], across[:, 2] - across[:, 0]), axis=1)
+        a, b, c = look["uv"][look["faces"]].transpose(1, 0, 2)
+        drawn = np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]) * np.ptp(across) ** 2
+        np.testing.assert_allclose(drawn[look["layer"][::3] >= 0], area[look["layer"][::3] >= 0], rtol=1e-5)
 
 
 def test_mesh_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
