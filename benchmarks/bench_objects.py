@@ -26,7 +26,7 @@ import numpy as np
 from nocsfm_ros.config import Config, ModelConfig
 from nocsfm_ros.data.catalogue import DEFAULT_CACHE
 from nocsfm_ros.data.library import build_cache
-from nocsfm_ros.data.meshes import CONTINUOUS, surface_samples
+from nocsfm_ros.data.meshes import surface_samples
 from nocsfm_ros.data.renderer import Renderer, enter_render_process
 from nocsfm_ros.data.scenes import Target, surface_pool
 from nocsfm_ros.data.table_scene import OBJECT_IDS, TableFrame, TableScene
@@ -35,6 +35,7 @@ from nocsfm_ros.evaluation.demo_pictures import write_png
 from nocsfm_ros.evaluation.summary import visible_fractions
 from nocsfm_ros.evaluation.tracking import VideoObject, score_track
 from nocsfm_ros.evaluation.tracking_metrics import TrackedFrame
+from nocsfm_ros.geometry.symmetry import CONTINUOUS
 from nocsfm_ros.matching.localiser import encode_frame
 from nocsfm_ros.tracking.tracker import Tracker, build_tracker
 from nocsfm_ros.types import Reference, Track, Uint8Array
@@ -119,7 +120,7 @@ def _run(tracker: Tracker, references: Sequence[Reference], scene: TableScene, f
             truth, track = frame.truths[number], answer.tracks[number]
             score = partial(score_track, str(len(references)), truth, fraction, start_ns, track, answer.ms, T_obj_user)
             scores.append(score(thing))
-            turned.append(score(replace(thing, fold=CONTINUOUS)))
+            turned.append(score(replace(thing, symmetry=CONTINUOUS)))
             swaps += [track.object_id] if _is_swapped(track, frame, number) else []
     return Run(shown, scores, turned, swaps)
 
@@ -145,7 +146,7 @@ def _is_swapped(track: Track, frame: TableFrame, number: int) -> bool:
 
 def _thing(target: Target) -> VideoObject:
     points_m = surface_samples(target.look.mesh, NUM_POINTS, np.random.default_rng(0))[0] * target.diagonal_m
-    return VideoObject(points_m, target.diagonal_m, target.look.mesh.fold)
+    return VideoObject(points_m, target.diagonal_m, target.look.mesh.symmetry)
 
 
 def _told(run: Run) -> str:

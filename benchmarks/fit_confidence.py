@@ -24,13 +24,13 @@ from nocsfm_ros.config import Config
 from nocsfm_ros.data.views import DEPTH_UNIT_M, View, ViewDataset
 from nocsfm_ros.estimator import Estimator
 from nocsfm_ros.evaluation.pairs import Case, draw_pairs, whole_box
+from nocsfm_ros.geometry.symmetry import nearest_symmetry
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg
 from nocsfm_ros.masks import largest_component
 from nocsfm_ros.matching.matcher import cell_mask
 from nocsfm_ros.registration import object_points, refine
 from nocsfm_ros.tracking.tracker import build_tracker
 from nocsfm_ros.training.augmentation import augment_depth, augment_picture
-from nocsfm_ros.training.pairs import nearest_symmetry
 from nocsfm_ros.types import Float32Array, Float64Array, SimilarityPose
 from nocsfm_ros.verification import UNKNOWN, VETOES, WEIGHTS, Scores, combine_scores
 
@@ -91,7 +91,7 @@ def is_right(case: Case, pose: SimilarityPose) -> bool:
     """Within RIGHT_DEG and RIGHT_SHARE of the truth, symmetry taken out."""
     T_est = pose.T_cam_obj @ invert(case.view.T_cam_obj) @ case.reference["T_cam_obj"]
     T_true = case.live["T_cam_obj"]
-    S = nearest_symmetry(T_est[:3, :3], T_true[:3, :3], int(case.live["fold"]))[:3, :3]
+    S = nearest_symmetry(T_est[:3, :3], T_true[:3, :3], int(case.live["symmetry"]))[:3, :3]
     shift_m = float(np.linalg.norm(T_est[:3, 3] - T_true[:3, 3]))
     return rotation_angle_deg(T_est[:3, :3] @ S, T_true[:3, :3]) < RIGHT_DEG and shift_m < RIGHT_SHARE * pose.scale_m
 

@@ -267,6 +267,12 @@ class Estimator:
             covariance=best.covariance, reason=reason,
         )
 
+    def mask_as_in(self, frame: RgbdFrame, box_xywh: BoxXywh, view: View) -> BoolArray:
+        """(H, W) bool: what the flow takes for the object near a box when it is shown this view of it."""
+        look = self._look(frame, box_xywh, view)
+        mask_crop = look.nocs_map.mask_prob > self.config.registration.mask_threshold
+        return paste(mask_crop.astype(np.uint8), look.crop.A_crop_image, frame.size_wh, nearest=True) > 0
+
     def make_view(
         self, frame: RgbdFrame, mask: BoolArray, box_xywh: BoxXywh, T_cam_obj: Float64Array | None
     ) -> View:

@@ -38,5 +38,5 @@ def _view(mesh: int, angle_deg: float) -> dict[str, object]:
     return {
         "rgb": np.where(mask[..., None], prints[cells[..., 1], cells[..., 0]], 60),
         "depth": np.rint(np.where(mask, 0.5, 0.56) * 1e4), "mask": mask * 255, "K": K, "T_cam_obj": T,
-        "diagonal_m": 0.172, "mesh": mesh, "cluster": mesh, "fold": 1, "visible": 1.0,
+        "diagonal_m": 0.172, "mesh": mesh, "cluster": mesh, "symmetry": 1, "visible": 1.0,
     }

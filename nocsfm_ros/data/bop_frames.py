@@ -28,12 +28,12 @@ class BopModel:
     Attributes:
         T_model_obj: (4, 4) from the centred frame, y along a continuous symmetry's axis, to the mesh's own; metres.
         diagonal_m: of the tight box.
-        fold: 0 with a continuous symmetry about y, else 1.
+        symmetry: 0 with a continuous symmetry about y, else 1; see geometry.symmetry.
     """
 
     T_model_obj: Float64Array
     diagonal_m: float
-    fold: int
+    symmetry: int
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class BopInstance:
         mask: (H, W) bool, where it is seen.
         T_cam_obj: (4, 4) of the centred frame, metres.
         diagonal_m: of the mesh's tight box.
-        fold: symmetry about y, see BopModel.
+        symmetry: see BopModel.
         visible: share of its silhouette that is seen, 1 where the data set does not say.
     """
 
@@ -53,7 +53,7 @@ class BopInstance:
     mask: BoolArray
     T_cam_obj: Float64Array
     diagonal_m: float
-    fold: int
+    symmetry: int
     visible: float
 
 
@@ -94,7 +94,7 @@ class BopFrames(BopScene):
             visible = float(info[number].get("visib_fract", 1.0)) if number < len(info) else 1.0
             T_cam_obj = self._T_cam_model(item) @ model.T_model_obj
             found.append(
-                BopInstance(_model_name(item), mask, T_cam_obj, model.diagonal_m, model.fold, visible)
+                BopInstance(_model_name(item), mask, T_cam_obj, model.diagonal_m, model.symmetry, visible)
             )
         return found
 
@@ -128,10 +128,10 @@ def _read_models(scene: Path) -> dict[int, BopModel]:
 
 def _model(facts: dict[str, Any]) -> BopModel:
     low, size = (np.array([float(facts[f"{what}_{axis}"]) for axis in "xyz"]) for what in ("min", "size"))
-    centre, R_model_obj, fold = low + size / 2, np.eye(3), 1
+    centre, R_model_obj, symmetry = low + size / 2, np.eye(3), 1
     if symmetries := facts.get("symmetries_continuous"):
         axis, offset = (np.array(symmetries[0][key], dtype=np.float64) for key in ("axis", "offset"))
         axis /= np.linalg.norm(axis) * (1 if axis[1] >= 0 else -1)  # both directions are the same axis
-        R_model_obj, fold = rotation_between(np.array([0.0, 1.0, 0.0]), axis), 0
+        R_model_obj, symmetry = rotation_between(np.array([0.0, 1.0, 0.0]), axis), 0
         centre = offset + ((centre - offset) @ axis) * axis
-    return BopModel(make_T(R_model_obj, centre * MILLIMETRE), float(np.linalg.norm(size)) * MILLIMETRE, fold)
+    return BopModel(make_T(R_model_obj, centre * MILLIMETRE), float(np.linalg.norm(size)) * MILLIMETRE, symmetry)

@@ -19,7 +19,7 @@ from nocsfm_ros.data.workers import worker_pool
 from nocsfm_ros.errors import NocsfmError
 
 TRAIN_SEEDS, TEST_SEEDS = range(1500), range(100_000, 100_080)
-CACHE_VERSION = "meshes-3"
+CACHE_VERSION = "meshes-4"
 LISTS = CATALOGUE_LIST, SHAPES_LIST = "usable.txt", "random.txt"
 Loader = Callable[[CatalogueEntry], Mesh]
 _log = logging.getLogger(__name__)

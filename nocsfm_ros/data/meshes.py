@@ -16,15 +16,17 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 from nocsfm_ros.data.catalogue import CatalogueEntry
 from nocsfm_ros.errors import FrameError
+from nocsfm_ros.geometry.symmetry import ABOUT, CONTINUOUS, FLIPS, NONE
 
 MAX_FACES = 45_000
 TEXTURE_SIZE = 256
 FINE_CELL, COARSE_CELL = 1 / 256, 1 / 64  # of the diagonal; a crop is about 256 pixels wide
 HELDOUT_LIST = Path(__file__).with_name("heldout_meshes.txt")
-CONTINUOUS = 0
+FOLDS = (12, 10, 8, 6, 4, 2)
 SIDE_WEIGHT = 0.1  # of a normal beside a place, in a mesh of diagonal 1
 BLUR_SAMPLES, SAME_COLOUR = 16, 0.06  # of 4000 on the surface; of the range of a channel
 
@@ -42,7 +44,7 @@ class Mesh:
         layer: (N,) float32 index into `textures`, -1 without one.
         faces: (F, 3) int32.
         textures: (L, 256, 256, 4) uint8 RGBA.
-        fold: symmetry about y: 1 none, 2 or 4 discrete, 0 continuous.
+        symmetry: the turns that change nothing, see geometry.symmetry.
     """
 
     name: str
@@ -53,7 +55,7 @@ class Mesh:
     layer: npt.NDArray[np.float32]
     faces: npt.NDArray[np.int32]
     textures: npt.NDArray[np.uint8]
-    fold: int = 1
+    symmetry: int = NONE
 
 
 @dataclass
@@ -88,7 +90,7 @@ def normalised(name: str, arrays: dict[str, Any], size: npt.ArrayLike | None = N
         arrays["faces"].astype(np.int32),
         arrays["textures"].astype(np.uint8),
     )
-    return Mesh(**{**mesh.__dict__, "fold": symmetry_fold(mesh)})
+    return Mesh(**{**mesh.__dict__, "symmetry": symmetry_of(mesh)})
 
 
 def load_catalogue_mesh(entry: CatalogueEntry) -> Mesh:
@@ -142,7 +144,7 @@ def load_mesh(path: Path) -> Mesh:
     """Read what save_mesh wrote."""
     with np.load(path) as stored:
         arrays = {key: stored[key] for key in stored.files}
-    return Mesh(**{**arrays, "name": str(arrays["name"]), "fold": int(arrays["fold"])})
+    return Mesh(**{**arrays, "name": str(arrays["name"]), "symmetry": int(arrays["symmetry"])})
 
 
 def heldout_names() -> frozenset[str]:
@@ -150,14 +152,15 @@ def heldout_names() -> frozenset[str]:
     return frozenset(HELDOUT_LIST.read_text(encoding="utf-8").splitlines())
 
 
-def symmetry_fold(mesh: Mesh, tolerance: float = 0.012) -> int:
-    """Symmetry about y of shape and look: chamfer distance of surface samples, and the mean colours around them.
+def symmetry_of(mesh: Mesh, tolerance: float = 0.012) -> int:
+    """The group of turns that leave shape and look as they are, by chamfer distance of samples and their mean colours.
 
     Colours are compared blurred: stripes around a bottle leave it a surface of revolution, a word on it does not. They
-    are blurred along the surface, not through it: a bowl's inside may have a colour of its own.
+    are blurred along the surface, not through it: a bowl's inside may have a colour of its own. Odd folds are not
+    looked for: the middle of the box is not on their axis.
 
     Returns:
-        0 continuous, 4 or 2 discrete, 1 none.
+        The number of the group, see geometry.symmetry; of several the largest, of equal ones that about y.
     """
     points, normals, colours = surface_samples(mesh, 4000, np.random.default_rng(0))
     tree = cKDTree(points)
@@ -171,21 +174,26 @@ def symmetry_fold(mesh: Mesh, tolerance: float = 0.012) -> int:
 
     blurred = look(np.eye(3))
 
-    def is_same(angle_deg: float) -> bool:
-        c, s = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
-        R = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    def is_same(axis: str, angle_deg: float) -> bool:
+        R = Rotation.from_euler(axis, angle_deg, degrees=True).as_matrix()
         distance, _ = tree.query(points @ R.T)
+        if distance.mean() > floor + tolerance / 2 or np.percentile(distance, 98) > 3 * floor + 2 * tolerance:
+            return False
         change = np.abs(look(R) - blurred).max(axis=1)
-        return bool(
-            distance.mean() < floor + tolerance / 2
-            and np.percentile(distance, 98) < 3 * floor + 2 * tolerance
-            and change.mean() < SAME_COLOUR
-            and np.percentile(change, 95) < 3 * SAME_COLOUR
-        )
+        return bool(change.mean() < SAME_COLOUR and np.percentile(change, 95) < 3 * SAME_COLOUR)
 
-    if all(is_same(angle) for angle in (17.0, 51.0, 111.0, 200.0)):
-        return CONTINUOUS
-    return 4 if is_same(90.0) else 2 if is_same(180.0) else 1
+    def group(axis: str, across: str) -> tuple[float, int]:
+        """How many turns it has, and its number."""
+        if all(is_same(axis, angle) for angle in (17.0, 51.0, 111.0, 200.0)):
+            fold = CONTINUOUS
+        else:
+            fold = next((fold for fold in FOLDS if is_same(axis, 360 / fold)), NONE)
+        if fold == NONE:
+            return 1, NONE
+        flips = is_same(across, 180.0)
+        return (1 + flips) * (fold or np.inf), fold + ABOUT[axis] + flips * FLIPS
+
+    return max((group(*axes) for axes in ("yz", "zx", "xy")), key=lambda found: found[0])[1]
 
 
 def surface_samples(

@@ -119,7 +119,7 @@ def _render_video(folder: Path, cache: Path, num_frames: int, video: Video) -> N
     look, diagonal_m = stage.target.look, stage.target.diagonal_m
     points, *_ = surface_samples(look.mesh, NUM_POINTS, np.random.default_rng(0))
     np.save(folder / video.name / POINTS_NAME, (points * diagonal_m).astype(np.float32))
-    facts = {"mesh": look.mesh.name, "fold": look.mesh.fold, "diagonal_m": diagonal_m}
+    facts = {"mesh": look.mesh.name, "symmetry": look.mesh.symmetry, "diagonal_m": diagonal_m}
     (folder / video.name / OBJECT_NAME).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     write_sequence(folder / video.name, stage.reference(), stage.frames(num_frames), PNG_LEVEL)
 

@@ -37,7 +37,7 @@ FIELDS: dict[str, tuple[tuple[int, ...], str]] = {
     "diagonal_m": ((), "float32"),
     "mesh": ((), "int32"),
     "cluster": ((), "int64"),
-    "fold": ((), "uint8"),
+    "symmetry": ((), "uint8"),
     "visible": ((), "float32"),
 }
 View = dict[str, Any]
@@ -48,7 +48,7 @@ class ViewDataset:
 
     A view holds rgb (256, 256, 3) uint8, depth (256, 256) uint16 in 0.1 mm (0 none), mask (256, 256) uint8
     (255 on the visible target), K (3, 3) of the crop, T_cam_obj (4, 4) (centred tight box, y up, metres),
-    diagonal_m, mesh index, cluster, symmetry fold about y (0 continuous) and the target's visible share.
+    diagonal_m, mesh index, cluster, symmetry (see geometry.symmetry) and the target's visible share.
 
     Args:
         folder: what shards.render_views wrote.
@@ -60,7 +60,7 @@ class ViewDataset:
         mesh_names: names by mesh index.
 
     Raises:
-        ConfigError: no complete shard in the folder.
+        ConfigError: no complete shard in the folder, or a field is missing.
     """
 
     def __init__(self, folder: Path, extra: tuple[str, ...] = ()) -> None:
@@ -72,9 +72,15 @@ class ViewDataset:
                 expected="shard_00000 and more",
                 mend=f"nocsfm render --out {folder}, or nocsfm import",
             )
-        self.shards = [
-            {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in (*FIELDS, *extra)} for path in shards
-        ]
+        try:
+            self.shards = [
+                {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in (*FIELDS, *extra)} for path in shards
+            ]
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"rendered views in {folder}", got=f"no {error.filename}", expected=f"{', '.join((*FIELDS, *extra))}",
+                mend="another version wrote them: render or import into another folder",
+            ) from error
         self._starts = np.cumsum([0, *(len(shard["mesh"]) for shard in self.shards)])
         listed = json.loads((folder / "meshes.json").read_text(encoding="utf-8"))
         self.mesh_names: list[str] = [mesh["name"] for mesh in listed]
@@ -183,7 +189,7 @@ def render_crop(
         "T_cam_obj": T_cam_obj,
         "diagonal_m": target.diagonal_m,
         "mesh": target.index,
-        "fold": scene.items[0].mesh.fold if scene.items[0].print_layer < 0 else 1,
+        "symmetry": scene.items[0].mesh.symmetry if scene.items[0].print_layer < 0 else 1,
         "visible": visible,
     }
 

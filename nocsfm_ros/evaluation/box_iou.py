@@ -12,50 +12,39 @@ import itertools
 
 import numpy as np
 
+from nocsfm_ros.geometry.symmetry import symmetry_turns
 from nocsfm_ros.types import Float64Array
 
-CONTINUOUS_TURNS = 20  # that stand for a continuous symmetry
 _CORNER_SIGNS = np.array(list(itertools.product((-0.5, 0.5), repeat=3)))
 _OVER_CORNERS, _OVER_COORDINATES = 0, 1
 
 
 def box_iou(
-    T_cam_a: Float64Array, T_cam_b: Float64Array, size_a_m: Float64Array, size_b_m: Float64Array, fold: int = 1
+    T_cam_a: Float64Array, T_cam_b: Float64Array, size_a_m: Float64Array, size_b_m: Float64Array, symmetry: int = 1
 ) -> float:
     """Intersection over union of the camera-aligned boxes around two posed boxes.
 
     Args:
         T_cam_a, T_cam_b: (4, 4) of the boxes' centres, rigid or with a scale.
         size_a_m, size_b_m: (3,) sides.
-        fold: symmetry of the object about y, 0 continuous: the best of its turns of box a counts.
+        symmetry: number of the object's group, see geometry.symmetry: the best of its turns of box a counts.
     """
-    return _best_overlap(T_cam_a, T_cam_b, size_a_m, size_b_m, fold, _OVER_CORNERS)
+    return _best_overlap(T_cam_a, T_cam_b, size_a_m, size_b_m, symmetry, _OVER_CORNERS)
 
 
 def released_box_iou(
-    T_cam_a: Float64Array, T_cam_b: Float64Array, size_a_m: Float64Array, size_b_m: Float64Array, fold: int = 1
+    T_cam_a: Float64Array, T_cam_b: Float64Array, size_a_m: Float64Array, size_b_m: Float64Array, symmetry: int = 1
 ) -> float:
     """What the released NOCS code answers in place of box_iou: see the module."""
-    return _best_overlap(T_cam_a, T_cam_b, size_a_m, size_b_m, fold, _OVER_COORDINATES)
-
-
-def symmetry_turns(fold: int) -> Float64Array:
-    """(N, 4, 4) turns about y that leave an object of this symmetry as it is, the identity first.
-
-    A continuous symmetry (0) is stood for by CONTINUOUS_TURNS of them.
-    """
-    angles = 2 * np.pi * np.arange(fold or CONTINUOUS_TURNS) / (fold or CONTINUOUS_TURNS)
-    turns = np.tile(np.eye(4), (len(angles), 1, 1))
-    turns[:, 0, 0] = turns[:, 2, 2] = np.cos(angles)
-    turns[:, 0, 2], turns[:, 2, 0] = np.sin(angles), -np.sin(angles)
-    return turns
+    return _best_overlap(T_cam_a, T_cam_b, size_a_m, size_b_m, symmetry, _OVER_COORDINATES)
 
 
 def _best_overlap(
-    T_cam_a: Float64Array, T_cam_b: Float64Array, size_a_m: Float64Array, size_b_m: Float64Array, fold: int, axis: int
+    T_cam_a: Float64Array, T_cam_b: Float64Array, size_a_m: Float64Array, size_b_m: Float64Array, symmetry: int,
+    axis: int,
 ) -> float:
     b = _corners(T_cam_b, size_b_m)
-    return max(_overlap(_corners(T_cam_a @ turn, size_a_m), b, axis) for turn in symmetry_turns(fold))
+    return max(_overlap(_corners(T_cam_a @ turn, size_a_m), b, axis) for turn in symmetry_turns(symmetry))
 
 
 def _corners(T_cam_box: Float64Array, size_m: Float64Array) -> Float64Array:

@@ -26,12 +26,12 @@ from nocsfm_ros.evaluation.point_errors import add_m, adds_m
 from nocsfm_ros.evaluation.shapes import ObjectShape
 from nocsfm_ros.flow.model import CROP_SIDE, EncodedView, FlowModel
 from nocsfm_ros.geometry.crops import coordinates, crop_frame, crop_mask
+from nocsfm_ros.geometry.symmetry import nearest_symmetry
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg
 from nocsfm_ros.hypotheses import flow_pose, guessed_poses, match_pose
 from nocsfm_ros.masks import largest_component, near_surface
 from nocsfm_ros.object_model import ObjectModel
 from nocsfm_ros.registration import object_points, refine
-from nocsfm_ros.training.pairs import nearest_symmetry
 from nocsfm_ros.types import (
     BoolArray,
     BoxXywh,
@@ -143,16 +143,16 @@ class Case:
         if answer.pose is None:
             return RowResult(mask_iou, nocs_err, answer.ms, shape.diameter_m)
         T_est = answer.pose.T_cam_obj @ invert(self.view.T_cam_obj) @ self.reference["T_cam_obj"]
-        T_true, fold = self.live["T_cam_obj"], int(self.live["fold"])
+        T_true, symmetry = self.live["T_cam_obj"], int(self.live["symmetry"])
         R_est, R_true = T_est[:3, :3], T_true[:3, :3]
         sizes = shape.size_m, shape.size_m
         return RowResult(
             mask_iou, nocs_err, answer.ms, shape.diameter_m,
-            rot_err_deg=rotation_angle_deg(R_est @ nearest_symmetry(R_est, R_true, fold)[:3, :3], R_true),
+            rot_err_deg=rotation_angle_deg(R_est @ nearest_symmetry(R_est, R_true, symmetry)[:3, :3], R_true),
             trans_err_m=float(np.linalg.norm(T_est[:3, 3] - T_true[:3, 3])),
-            add_m=add_m(T_est, T_true, shape.points_m, fold), adds_m=adds_m(T_est, T_true, shape.points_m),
-            box_iou=box_iou(T_est, T_true, *sizes, fold),
-            released_box_iou=released_box_iou(T_est, T_true, *sizes, fold),
+            add_m=add_m(T_est, T_true, shape.points_m, symmetry), adds_m=adds_m(T_est, T_true, shape.points_m),
+            box_iou=box_iou(T_est, T_true, *sizes, symmetry),
+            released_box_iou=released_box_iou(T_est, T_true, *sizes, symmetry),
         )
 
     def _nocs_error(self, nocs: Float32Array | None) -> float:
@@ -162,7 +162,7 @@ class Case:
         if nocs is None or not where.any():
             return float("nan")
         R_ref, R_live = self.reference["T_cam_obj"][:3, :3], self.live["T_cam_obj"][:3, :3]
-        S = nearest_symmetry(R_ref, R_live, int(self.live["fold"]))
+        S = nearest_symmetry(R_ref, R_live, int(self.live["symmetry"]))
         T_obj_live = invert(self.view.T_cam_obj) @ self.reference["T_cam_obj"] @ S @ invert(self.live["T_cam_obj"])
         true = coordinates(crop, T_obj_live)[where]
         scale_m = self.view.anchor_scale_m or 1.0
@@ -270,7 +270,7 @@ def draw_pairs(views: ViewDataset, count: int, seed: int = 0, limit_deg: float =
 def view_change_deg(live: View, reference: View) -> float:
     """Angle between the two views of the object, degrees, symmetry taken out."""
     R_ref, R_live = reference["T_cam_obj"][:3, :3], live["T_cam_obj"][:3, :3]
-    return rotation_angle_deg(R_ref @ nearest_symmetry(R_ref, R_live, int(live["fold"]))[:3, :3], R_live)
+    return rotation_angle_deg(R_ref @ nearest_symmetry(R_ref, R_live, int(live["symmetry"]))[:3, :3], R_live)
 
 
 def frame_of(view: View) -> RgbdFrame:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
-from nocsfm_ros.evaluation.box_iou import symmetry_turns
+from nocsfm_ros.geometry.symmetry import nearest_symmetry, symmetry_turns
 from nocsfm_ros.geometry.transforms import invert, transform
-from nocsfm_ros.training.pairs import nearest_symmetry
 from nocsfm_ros.types import Float64Array
 
 
-def add_m(T_cam_est: Float64Array, T_cam_true: Float64Array, points_m: Float64Array, fold: int = 1) -> float:
+def add_m(T_cam_est: Float64Array, T_cam_true: Float64Array, points_m: Float64Array, symmetry: int = 1) -> float:
     """Mean distance of each point under the two poses, metres; the smallest over the object's symmetry.
 
     S. Hinterstoisser et al., ACCV 2012. A continuous symmetry is sampled around the turn that makes the rotation error
@@ -20,10 +19,10 @@ def add_m(T_cam_est: Float64Array, T_cam_true: Float64Array, points_m: Float64Ar
     Args:
         T_cam_est, T_cam_true: (4, 4) rigid.
         points_m: (N, 3) of the object's surface, in its frame.
-        fold: symmetry about y, 0 continuous.
+        symmetry: number of the object's group, see geometry.symmetry.
     """
-    nearest = nearest_symmetry(T_cam_est[:3, :3], T_cam_true[:3, :3], fold)
-    estimated = T_cam_est @ nearest @ symmetry_turns(fold)
+    nearest = nearest_symmetry(T_cam_est[:3, :3], T_cam_true[:3, :3], symmetry)
+    estimated = T_cam_est @ nearest @ symmetry_turns(symmetry)
     true = transform(T_cam_true, points_m)
     moved = points_m @ estimated[:, :3, :3].transpose(0, 2, 1) + estimated[:, None, :3, 3]
     return float(np.linalg.norm(moved - true, axis=2).mean(axis=1).min())

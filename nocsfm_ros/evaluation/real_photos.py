@@ -27,9 +27,9 @@ from nocsfm_ros.evaluation.real_questions import (
     left_out,
     questions_of,
 )
+from nocsfm_ros.geometry.symmetry import nearest_symmetry
 from nocsfm_ros.geometry.transforms import rotation_angle_deg
 from nocsfm_ros.tracking.reference import reference_from_arrays
-from nocsfm_ros.training.pairs import nearest_symmetry
 from nocsfm_ros.types import BoolArray, Reference, RgbdFrame, Track
 from nocsfm_ros.visualization import grid, overlay
 
@@ -124,7 +124,7 @@ def judge(question: Question, track: Track | None) -> dict[str, Any]:
         errors["mask_iou"] = round(iou(track.estimate.mask, question.mask), 3)
     if T_cam_obj is not None and question.T_cam_obj is not None and is_on_it:
         R, R_true = T_cam_obj[:3, :3], question.T_cam_obj[:3, :3]
-        turned = R @ nearest_symmetry(R, R_true, question.fold)[:3, :3]
+        turned = R @ nearest_symmetry(R, R_true, question.symmetry)[:3, :3]
         errors["rot_err_deg"] = round(rotation_angle_deg(turned, R_true), 2)
         errors["trans_err_m"] = round(float(np.linalg.norm(T_cam_obj[:3, 3] - question.T_cam_obj[:3, 3])), 4)
     is_found = T_cam_obj is not None

@@ -53,7 +53,7 @@ class Question:
         there: whether it is in the frame.
         mask: (H, W) bool, where it (or its kin) is seen, or None.
         T_cam_obj: (4, 4) its true pose, in the frame of reference.T_cam_user, or None.
-        fold: symmetry about y of the object, 0 continuous, 1 none.
+        symmetry: number of the object's group, see geometry.symmetry.
     """
 
     set_name: str
@@ -66,7 +66,7 @@ class Question:
     there: There
     mask: BoolArray | None = None
     T_cam_obj: Float64Array | None = None
-    fold: int = 1
+    symmetry: int = 1
 
 
 def questions_of(folder: Path, set_name: str, count: int) -> Iterator[Question]:
@@ -102,7 +102,7 @@ def _same_frame_of_nocs(folder: Path) -> Iterator[Question]:
             yield Question(
                 "nocs_samples", "same frame", f"distractor {number}" if instance is None else instance.model,
                 _nocs_reference(frame, mask, T_cam_obj), name, frame.rgbd, name, There.YES, mask, T_cam_obj,
-                1 if instance is None else _fold(instance),
+                1 if instance is None else _symmetry(instance),
             )
 
 
@@ -119,7 +119,7 @@ def _same_class_of_nocs(folder: Path) -> Iterator[Question]:
                 yield Question(
                     "nocs_samples", "same class", f"{instance.class_name} {instance.model}", given, reference_name,
                     frame.rgbd, frame_name, There.NO if kin is None else There.KIN, None if kin is None else kin.mask,
-                    None if kin is None else _nocs_pose(frame, kin), _fold(instance),
+                    None if kin is None else _nocs_pose(frame, kin), _symmetry(instance),
                 )
 
 
@@ -144,7 +144,7 @@ def _nocs_reference(frame: NocsFrame, mask: BoolArray, T_cam_obj: Float64Array |
     return Reference("object", frame.rgbd.rgb, mask, frame.rgbd.depth_m, frame.rgbd.K, T_cam_obj)
 
 
-def _fold(instance: NocsInstance) -> int:
+def _symmetry(instance: NocsInstance) -> int:
     return 0 if instance.class_name in SYMMETRIC_CLASSES else 1
 
 

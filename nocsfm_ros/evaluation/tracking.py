@@ -33,9 +33,9 @@ from nocsfm_ros.evaluation.summary import VISIBLE_FRACTION, mask_iou, visible_fr
 from nocsfm_ros.evaluation.tracking_metrics import TrackedFrame, summarise_tracking, tracking_table
 from nocsfm_ros.evaluation.tracking_plots import plot_calibration, plot_errors_over_time
 from nocsfm_ros.geometry.crops import box_from_mask
+from nocsfm_ros.geometry.symmetry import nearest_symmetry
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg
 from nocsfm_ros.tracking.tracker import Tracker, build_tracker
-from nocsfm_ros.training.pairs import nearest_symmetry
 from nocsfm_ros.types import Float64Array, Reference, RgbdFrame, Track, TrackState
 from nocsfm_ros.visualization import grid, overlay
 
@@ -51,7 +51,7 @@ class VideoObject:
 
     points_m: Float64Array
     diagonal_m: float
-    fold: int
+    symmetry: int
 
 
 def evaluate_tracking(
@@ -191,7 +191,7 @@ def score_track(
     T_est, estimate = track.T_cam_user, track.estimate
     if T_est is None or estimate.pose is None or T_obj_user is None:
         return seen
-    nearest = nearest_symmetry(T_est[:3, :3], truth.T_cam_obj[:3, :3], thing.fold)
+    nearest = nearest_symmetry(T_est[:3, :3], truth.T_cam_obj[:3, :3], thing.symmetry)
     T_true = truth.T_cam_obj @ invert(nearest)
     shift_m = estimate.pose.t_cam_obj - (T_true @ invert(T_obj_user))[:3, 3]
     turn_rad = Rotation.from_matrix(T_est[:3, :3] @ T_true[:3, :3].T).as_rotvec()
@@ -200,7 +200,7 @@ def score_track(
     return replace(
         seen, has_pose=True, rot_err_deg=rotation_angle_deg(T_est[:3, :3], T_true[:3, :3]),
         trans_err_m=float(np.linalg.norm(T_est[:3, 3] - T_true[:3, 3])),
-        add_m=add_m(T_est, truth.T_cam_obj, thing.points_m, thing.fold),
+        add_m=add_m(T_est, truth.T_cam_obj, thing.points_m, thing.symmetry),
         adds_m=adds_m(T_est, truth.T_cam_obj, thing.points_m),
         sigma_m=float(np.linalg.norm(sigma[:3])), sigma_deg=float(np.degrees(np.linalg.norm(sigma[3:]))),
         mahalanobis=float(error @ np.linalg.pinv(estimate.covariance) @ error),
@@ -210,4 +210,4 @@ def score_track(
 def _read_object(folder: Path) -> VideoObject:
     facts = json.loads((folder / OBJECT_NAME).read_text(encoding="utf-8"))
     points_m = np.load(folder / POINTS_NAME).astype(np.float64)
-    return VideoObject(points_m, float(facts["diagonal_m"]), int(facts["fold"]))
+    return VideoObject(points_m, float(facts["diagonal_m"]), int(facts["symmetry"]))

@@ -29,6 +29,8 @@ from nocsfm_ros.types import (
 
 SAME_PLACE = 0.5  # share of a mask that lies in another object's mask, from which both cannot be right
 NEW_SIDE_DEG, NEW_SIDE_SHARE = 5.0, 0.07  # a view that turned less has no other side
+# a keyframe nearer to the reference than this keeps what the flow sees by that picture too, where that is most of it
+CLEAN_DEG, MIN_CLEAN = 60.0, 0.5
 SURER = 0.1  # confidence above the other's that takes its place from it
 # CIELAB chroma that the confidence forgives for the lamp's sake, and what it is worth among look-alikes
 FORGIVEN_COLOUR, COLOUR_WEIGHT = 12.0, 0.1
@@ -188,7 +190,11 @@ class ObjectTracker:
         self._remember(frame, estimate, pose)
 
     def _remember(self, frame: RgbdFrame, estimate: PoseEstimate, pose: SimilarityPose) -> None:
-        """The mask feedback, gated: a sure view from a new side becomes a keyframe."""
+        """The mask feedback, gated: a sure view from a new side becomes a keyframe.
+
+        What moves with the object, such as a hand, joins its mask after a while; the user's own picture has none of it.
+        As long as that still shows the same side, a keyframe keeps only what the flow sees by it too.
+        """
         gates, box_xywh = self.config.tracking, box_from_mask(estimate.mask)
         if box_xywh is None or gates.max_keyframes == 0:
             return
@@ -199,10 +205,16 @@ class ObjectTracker:
         new = nearest_deg >= gates.keyframe_min_deg or new_side
         if not (first or new and estimate.confidence >= gates.keyframe_confidence) or _touches_border(box_xywh, frame):
             return
+        mask, reference = estimate.mask, self.model.views[0]
+        if rotation_angle_deg(reference.R_cam_obj, pose.R_cam_obj) < CLEAN_DEG:
+            mask = mask & self.estimator.mask_as_in(frame, box_xywh, reference)
+        box_xywh = box_from_mask(mask)
+        if box_xywh is None or mask.sum() < MIN_CLEAN * estimate.mask.sum():
+            return
         self.model.scale_m = self.model.scale_m or pose.scale_m
         if len(self.model.views) > gates.max_keyframes:
             self.model.drop_most_redundant()
-        view = self.estimator.make_view(frame, estimate.mask, box_xywh, pose.T_cam_obj)
+        view = self.estimator.make_view(frame, mask, box_xywh, pose.T_cam_obj)
         self.model.add_view(view)
         self.graph.add(view, self.config.registration)
 

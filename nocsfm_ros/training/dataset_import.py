@@ -64,7 +64,7 @@ class LabelledObject:
         mask: (H, W) bool.
         T_cam_obj: (4, 4) centred tight box, metres, a symmetry axis along y.
         diagonal_m: of that box.
-        fold: symmetry about y, 0 continuous, 1 none.
+        symmetry: number of the object's group, see geometry.symmetry.
         visible: share of its silhouette that is seen.
     """
 
@@ -73,7 +73,7 @@ class LabelledObject:
     mask: BoolArray
     T_cam_obj: Float64Array
     diagonal_m: float
-    fold: int
+    symmetry: int
     visible: float = 1.0
 
 
@@ -154,7 +154,7 @@ def cut_view(rng: np.random.Generator, labelled: LabelledObject, mesh: int) -> V
     return {
         "rgb": crop.rgb, "depth": stored_depth(crop.depth_m), "K": crop.K_crop,
         "mask": np.where(crop_mask(labelled.mask, crop), 255, 0), "T_cam_obj": labelled.T_cam_obj,
-        "diagonal_m": labelled.diagonal_m, "mesh": mesh, "cluster": mesh, "fold": labelled.fold,
+        "diagonal_m": labelled.diagonal_m, "mesh": mesh, "cluster": mesh, "symmetry": labelled.symmetry,
         "visible": labelled.visible,
     }
 
@@ -252,10 +252,10 @@ def _from_nocs(frame: NocsFrame, instance: NocsInstance, diagonal_m: float | Non
     on_ray = np.linalg.norm(points_cam - rays * z[:, None], axis=1) <= SURFACE_SLACK * pose.scale_m
     surface_m = np.zeros(instance.mask.shape, np.float32)
     surface_m[instance.mask] = np.where(on_ray, z, 0)
-    fold = 0 if instance.class_name in SYMMETRIC_CLASSES else 1
+    symmetry = 0 if instance.class_name in SYMMETRIC_CLASSES else 1
     labelled = LabelledObject(
         instance.model, _with_surface(frame.rgbd, instance.mask, surface_m), instance.mask, pose.T_cam_obj,
-        pose.scale_m, fold,
+        pose.scale_m, symmetry,
     )
     return labelled if diagonal_m is None else _resized(labelled, diagonal_m)
 
@@ -269,7 +269,7 @@ def _from_bop(rgbd: RgbdFrame, instance: BopInstance) -> LabelledObject:
     surface_m[uv[on_object, 1], uv[on_object, 0]] = points_cam[on_object, 2]
     return LabelledObject(
         instance.model, _with_surface(rgbd, instance.mask, surface_m), instance.mask, instance.T_cam_obj,
-        instance.diagonal_m, instance.fold, instance.visible,
+        instance.diagonal_m, instance.symmetry, instance.visible,
     )
 
 

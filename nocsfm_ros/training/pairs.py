@@ -23,11 +23,11 @@ from nocsfm_ros.flow.conditions import (
 )
 from nocsfm_ros.flow.model import CROP_SIDE
 from nocsfm_ros.flow.velocity import HINT_CHANNELS
+from nocsfm_ros.geometry.symmetry import nearest_symmetries
 from nocsfm_ros.training.augmentation import augment_each_depth, augment_each_picture
 from nocsfm_ros.training.augmentation_torch import augment_depths, augment_pictures
 from nocsfm_ros.training.config import DataConfig, DropsConfig
 from nocsfm_ros.training.view_tensors import DiskViews, MemoryViews, ViewStore, ViewTensors
-from nocsfm_ros.types import Float64Array
 
 Triple = tuple[int, int, bool]  # live row, reference row, whether the reference shows another object
 UPRIGHT_FRONT = np.diag([1.0, -1.0, -1.0])  # R_cam_obj of an object that stands upright and faces the camera
@@ -239,7 +239,7 @@ def _coordinates(view: ViewTensors, T_obj_cam: torch.Tensor, scale_m: torch.Tens
 
 def camera_motion(live: ViewTensors, reference: ViewTensors) -> torch.Tensor:
     """(B, 4, 4) float64 T_ref_live of the cameras as if the object had not moved, its symmetry taken out."""
-    T_mesh_mesh = nearest_symmetries(reference.T_cam_obj[:, :3, :3], live.T_cam_obj[:, :3, :3], live.fold)
+    T_mesh_mesh = nearest_symmetries(reference.T_cam_obj[:, :3, :3], live.T_cam_obj[:, :3, :3], live.symmetry)
     return reference.T_cam_obj @ T_mesh_mesh @ torch.linalg.inv(live.T_cam_obj)
 
 
@@ -247,33 +247,4 @@ def _canonical(views: ViewTensors) -> torch.Tensor:
     """(B, 4, 4) T_obj_cam of the mesh's own frame; of a symmetric one, the turn nearest to upright and facing us."""
     R_cam_obj = views.T_cam_obj[:, :3, :3]
     front = torch.from_numpy(UPRIGHT_FRONT).to(R_cam_obj).expand_as(R_cam_obj)
-    return nearest_symmetries(front, R_cam_obj, views.fold) @ torch.linalg.inv(views.T_cam_obj)
-
-
-def nearest_symmetries(R_ref_mesh: torch.Tensor, R_live_mesh: torch.Tensor, fold: torch.Tensor) -> torch.Tensor:
-    """The turns about the meshes' y axes, out of their symmetry groups, that make the view changes smallest.
-
-    Args:
-        R_ref_mesh, R_live_mesh: (B, 3, 3) float64, rotations of the meshes in the two cameras.
-        fold: (B,) n for an n-fold axis (1: none), 0 for a continuous one.
-
-    Returns:
-        (B, 4, 4) float64.
-
-    It maximises trace(R_ref S R_live^T) = a cos + b sin + const over the turn's angle.
-    """
-    M = R_live_mesh.transpose(1, 2) @ R_ref_mesh
-    angle = torch.atan2(M[:, 2, 0] - M[:, 0, 2], M[:, 0, 0] + M[:, 2, 2])
-    step = 2 * np.pi / fold.clamp(min=1).to(M.dtype)
-    angle = torch.where(fold >= 1, torch.round(angle / step) * step, angle)
-    T = torch.eye(4, dtype=M.dtype, device=M.device).repeat(len(M), 1, 1)
-    T[:, 0, 0] = T[:, 2, 2] = angle.cos()
-    T[:, 0, 2], T[:, 2, 0] = angle.sin(), -angle.sin()
-    return T
-
-
-def nearest_symmetry(R_ref_mesh: Float64Array, R_live_mesh: Float64Array, fold: int) -> Float64Array:
-    """nearest_symmetries of one pair of (3, 3) rotations, as (4, 4)."""
-    R_ref, R_live = (torch.from_numpy(np.array(R, np.float64))[None] for R in (R_ref_mesh, R_live_mesh))
-    result: Float64Array = nearest_symmetries(R_ref, R_live, torch.tensor([fold]))[0].numpy()
-    return result
+    return nearest_symmetries(front, R_cam_obj, views.symmetry) @ torch.linalg.inv(views.T_cam_obj)

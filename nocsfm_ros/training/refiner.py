@@ -12,12 +12,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
 
 from nocsfm_ros.device import fast_autocast
 from nocsfm_ros.flow.motions import apply_affine
+from nocsfm_ros.geometry.symmetry import nearest_symmetries
 from nocsfm_ros.refinement.network import LEVELS, Opinion, PoseRefiner
 from nocsfm_ros.refinement.windows import Surfaces, Windows, look_at, moved_poses, seen_surfaces
 from nocsfm_ros.training.loop import Losses, TrainingRun
 from nocsfm_ros.training.losses import laplace_loss
 from nocsfm_ros.training.monitor import Monitor
-from nocsfm_ros.training.pairs import PairSampler, Triple, nearest_symmetries
+from nocsfm_ros.training.pairs import PairSampler, Triple
 from nocsfm_ros.training.samples import CHUNK, DRAWN
 from nocsfm_ros.types import Uint8Array
 
@@ -82,13 +83,14 @@ def suppose(sampler: PairSampler, pairs: list[Triple], generator: torch.Generato
     surfaces = surfaces.repeated(POSES)
     T_live_obj = torch.linalg.inv(seen.T_obj_live)
     T_obj_mesh = seen.T_obj_live @ live.T_cam_obj
-    T_live_obj, T_obj_mesh, fold, K = (
-        values.repeat_interleave(POSES, dim=0) for values in (T_live_obj, T_obj_mesh, live.fold, live.K)
+    T_live_obj, T_obj_mesh, symmetry, K = (
+        values.repeat_interleave(POSES, dim=0) for values in (T_live_obj, T_obj_mesh, live.symmetry, live.K)
     )
     T_live_mesh = T_live_obj @ T_obj_mesh
-    motion = _motions(len(fold), T_live_mesh, generator)
-    T_cam_obj = moved_poses(T_live_obj, surfaces, torch.eye(3, device=motion.device).expand(len(fold), 3, 3), motion)
-    S = nearest_symmetries(T_live_mesh[:, :3, :3], (T_cam_obj @ T_obj_mesh)[:, :3, :3], fold)
+    motion = _motions(len(symmetry), T_live_mesh, generator)
+    straight = torch.eye(3, device=motion.device).expand(len(symmetry), 3, 3)
+    T_cam_obj = moved_poses(T_live_obj, surfaces, straight, motion)
+    S = nearest_symmetries(T_live_mesh[:, :3, :3], (T_cam_obj @ T_obj_mesh)[:, :3, :3], symmetry)
     T_true = T_live_mesh @ S @ torch.linalg.inv(T_obj_mesh)
     rgb, depth_m, same = (
         values.repeat_interleave(POSES, dim=0) for values in (

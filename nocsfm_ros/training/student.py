@@ -154,7 +154,7 @@ def _unlike(answering: Shown, places_uv: torch.Tensor, pair: torch.Tensor, exclu
     side, cells = answering.views.mask.shape[-1], answering.features.shape[-1]
     middles_uv = cell_pixels(side, cells, pair.device)
     far = torch.cdist(places_uv, middles_uv.float()) > exclusion * side / cells
-    of_symmetric = of_pixels(answering.views.mask, middles_uv) & (answering.views.fold != 1)[:, None]
+    of_symmetric = of_pixels(answering.views.mask, middles_uv) & (answering.views.symmetry != 1)[:, None]
     return far & ~of_symmetric[pair]
 
 

@@ -30,7 +30,7 @@ class ViewTensors:
         features: (B, h, w, C) float16 of length 1, the backbone's; C = 0 where nothing was stored.
         K, R_ray_cam: (B, 3, 3) float32, of the crop.
         T_cam_obj: (B, 4, 4) float64, pose of the mesh: centred tight box, y up, metres.
-        fold: (B,) int64, symmetry about y, 0 continuous.
+        symmetry: (B,) int64, numbers of the objects' groups, see geometry.symmetry.
         T_cam_frame, scale_m: (B, 4, 4) float64 and (B,) float32, the object frame that the view fixes as a reference.
         diagonal_m: (B,) float32, of the mesh's box.
     """
@@ -42,7 +42,7 @@ class ViewTensors:
     K: torch.Tensor
     R_ray_cam: torch.Tensor
     T_cam_obj: torch.Tensor
-    fold: torch.Tensor
+    symmetry: torch.Tensor
     T_cam_frame: torch.Tensor
     scale_m: torch.Tensor
     diagonal_m: torch.Tensor
@@ -114,7 +114,7 @@ def view_tensors(views: list[View], side: int) -> ViewTensors:
         rgb=stacked("rgb"), depth_m=stacked("depth") * DEPTH_UNIT_M, mask=stacked("mask"), features=features,
         K=stacked("K").float(),
         R_ray_cam=torch.from_numpy(np.stack([R_ray_cam(crop["K"], side) for crop in crops])).float(),
-        T_cam_obj=stacked("T_cam_obj").double(), fold=stacked("fold").long(),
+        T_cam_obj=stacked("T_cam_obj").double(), symmetry=stacked("symmetry").long(),
         T_cam_frame=torch.from_numpy(np.stack([frame.T_cam_obj for frame in frames])),
         scale_m=torch.tensor([frame.scale_m for frame in frames], dtype=torch.float32),
         diagonal_m=stacked("diagonal_m").float(),

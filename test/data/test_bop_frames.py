@@ -24,7 +24,7 @@ def test_instance_has_mask_visible_share_and_pose_of_the_boxs_middle(tmp_path: P
     np.testing.assert_array_equal(instance.mask, seen(THING, frame.K)[0] > 0)
     np.testing.assert_allclose(instance.T_cam_obj, THING.T_cam_obj, atol=1e-12)
     assert instance.diagonal_m == pytest.approx(0.2)
-    assert (instance.model, instance.fold, instance.visible) == ("obj_000005", 1, 0.75)
+    assert (instance.model, instance.symmetry, instance.visible) == ("obj_000005", 1, 0.75)
     assert frames.models(0) == ["obj_000005"]
 
 
@@ -36,7 +36,7 @@ def test_instance_with_continuous_symmetry_has_y_along_the_axis_and_its_origin_o
     symmetry = {"axis": axis, "offset": offset_mm.tolist()}
     (instance,) = BopFrames(write_bop(tmp_path, {0: THING}, symmetries_continuous=[symmetry])).instances(0)
     direction = THING.T_cam_obj[:3, :3] @ np.array(axis) / np.linalg.norm(axis)
-    assert instance.fold == 0
+    assert instance.symmetry == 0
     assert abs(instance.T_cam_obj[:3, 1] @ direction) == pytest.approx(1)
     assert np.linalg.det(instance.T_cam_obj[:3, :3]) == pytest.approx(1)
     on_axis = (THING.T_cam_obj @ [*(offset_mm / 1000 - CENTRE_M), 1])[:3]

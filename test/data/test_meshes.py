@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from nocsfm_ros.data.catalogue import CatalogueEntry, read_catalogue
-from nocsfm_ros.data.meshes import heldout_names, load_catalogue_mesh, load_mesh, read_obj, save_mesh, symmetry_fold
+from nocsfm_ros.data.meshes import heldout_names, load_catalogue_mesh, load_mesh, read_obj, save_mesh, symmetry_of
 from nocsfm_ros.data.random_shapes import find_wheel, load_random_shape, painted, read_shapes
 from nocsfm_ros.data.sensor import sensed_depth_mm
 from nocsfm_ros.data.shapes import KINDS, procedural_mesh
 from nocsfm_ros.errors import ConfigError, FrameError
+from nocsfm_ros.geometry.symmetry import ABOUT, CONTINUOUS, FLIPS
 
 BOX_OBJ = """mtllib box.mtl
 v 0 0 0\nv 4 0 0\nv 4 2 0\nv 0 2 0\nv 0 0 1\nv 4 0 1\nv 4 2 1\nv 0 2 1
@@ -51,7 +52,7 @@ def test_catalogue_mesh_is_centred_with_unit_diagonal_its_size_and_colour(archiv
     np.testing.assert_allclose(np.linalg.norm(extent), 1, rtol=1e-5)
     np.testing.assert_allclose(mesh.vertices.max(0), -mesh.vertices.min(0), atol=1e-6)
     np.testing.assert_allclose(mesh.colour, np.tile((0.9, 0.1, 0.1), (len(mesh.colour), 1)), rtol=1e-5)
-    assert len(mesh.faces) == 12 and mesh.fold == 2
+    assert len(mesh.faces) == 12 and mesh.symmetry == 2 + FLIPS
 
 
 def test_catalogue_mesh_of_too_few_faces_raises(archive: Path) -> None:
@@ -94,7 +95,7 @@ def test_mesh_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
     mesh = procedural_mesh(5)
     save_mesh(tmp_path / "m.npz", mesh)
     again = load_mesh(tmp_path / "m.npz")
-    assert (again.name, again.fold) == (mesh.name, mesh.fold)
+    assert (again.name, again.symmetry) == (mesh.name, mesh.symmetry)
     np.testing.assert_array_equal(again.vertices, mesh.vertices)
     np.testing.assert_array_equal(again.textures, mesh.textures)
 
@@ -117,14 +118,24 @@ def test_symmetry_of_plain_bottle_is_continuous_and_of_mug_none() -> None:
             "colour": np.full_like(bottle.colour, 0.5),
         }
     )
-    assert symmetry_fold(plain) == 0
-    assert procedural_mesh(3, kind="mug").fold == 1
+    assert symmetry_of(plain) == CONTINUOUS
+    assert procedural_mesh(3, kind="mug").symmetry == 1
 
 
 def test_symmetry_of_a_bowl_of_another_colour_inside_is_continuous() -> None:
     bowl = procedural_mesh(100032)
     assert bowl.name.startswith("procedural/bowl") and len(np.unique(bowl.colour, axis=0)) > 1
-    assert bowl.fold == 0
+    assert bowl.symmetry == CONTINUOUS
+
+
+@pytest.mark.parametrize(
+    ("size", "symmetry"), [((2, 1, 1), 4 + ABOUT["x"]), ((1, 1, 3), 4 + ABOUT["z"]), ((1, 2, 3), 2)]
+)
+def test_symmetry_of_a_plain_cuboid_is_about_its_odd_axis_with_flips(
+    archive: Path, size: tuple[float, float, float], symmetry: int
+) -> None:
+    cuboid = load_catalogue_mesh(CatalogueEntry("box", archive, "some/box.obj", "", size, None, ""))
+    assert cuboid.symmetry == symmetry + FLIPS
 
 
 def test_heldout_list_names_every_mesh_once() -> None:

@@ -92,3 +92,9 @@ def test_dataset_index_over_shards_returns_the_right_view_and_skips_partial_shar
     dataset = views.ViewDataset(tmp_path)
     assert [int(dataset[index]["cluster"]) for index in range(len(dataset))] == [0, 1, 2, 3, 4]
     assert dataset.column("cluster").tolist() == [0, 1, 2, 3, 4]
+
+
+def test_folder_of_another_version_names_the_missing_field(tmp_path: Path) -> None:
+    views.save_shard(views.shard_path(tmp_path, 0), {name: np.zeros(1) for name in views.FIELDS if name != "symmetry"})
+    with pytest.raises(ConfigError, match=r"symmetry\.npy[\s\S]*another version"):
+        views.ViewDataset(tmp_path)

@@ -51,7 +51,7 @@ def plate_view(angle_deg: float, shift_m: float) -> dict[str, Any]:
     depth_m = np.where(mask, DISTANCE_M, DISTANCE_M + 0.2)
     return {
         "rgb": rgb.astype(np.uint8), "depth": np.rint(depth_m * 1e4).astype(np.uint16),
-        "mask": (mask * 255).astype(np.uint8), "K": K, "T_cam_obj": T, "fold": 1, "diagonal_m": 0.172,
+        "mask": (mask * 255).astype(np.uint8), "K": K, "T_cam_obj": T, "symmetry": 1, "diagonal_m": 0.172,
     }
 
 

@@ -30,10 +30,10 @@ def test_add_of_a_half_turn_is_the_mean_way_of_the_points() -> None:
     assert adds_m(turn(180), turn(0), TWO_POINTS_M) == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize(("fold", "degrees"), [(2, 180.0), (4, 90.0), (0, 37.3)])
-def test_add_of_a_turn_within_the_symmetry_is_zero(fold: int, degrees: float) -> None:
+@pytest.mark.parametrize(("symmetry", "degrees"), [(2, 180.0), (4, 90.0), (0, 37.3)])
+def test_add_of_a_turn_within_the_symmetry_is_zero(symmetry: int, degrees: float) -> None:
     points = np.random.default_rng(0).normal(0, 0.05, (50, 3))
-    assert add_m(turn(degrees), turn(0), points, fold) == pytest.approx(0, abs=1e-9)
+    assert add_m(turn(degrees), turn(0), points, symmetry) == pytest.approx(0, abs=1e-9)
     assert add_m(turn(degrees), turn(0), points, 1) > 0.02
 
 

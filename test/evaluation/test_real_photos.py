@@ -134,7 +134,7 @@ def test_find_on_the_object_is_right_and_its_errors_are_measured(question: Quest
 def test_turn_about_the_axis_of_a_round_object_is_no_error(question: Question) -> None:
     T = pose((10, 20, 30), (0, 0, 0.5))
     T[:3, :3] = T[:3, :3] @ Rotation.from_euler("y", 70, degrees=True).as_matrix()
-    record = judge(replace(question, fold=0), track_of(square(40, 40), T))
+    record = judge(replace(question, symmetry=0), track_of(square(40, 40), T))
     assert record["rot_err_deg"] == pytest.approx(0, abs=0.01)
 
 

@@ -23,7 +23,7 @@ POINTS_M = np.random.default_rng(0).uniform(-0.05, 0.05, (200, 3))
 LABELS = np.full((12, 16), 255, np.uint8)
 
 
-def scored(T_cam_user: Float64Array | None, fold: int = 1) -> TrackedFrame:
+def scored(T_cam_user: Float64Array | None, symmetry: int = 1) -> TrackedFrame:
     pose = None
     if T_cam_user is not None:
         T_cam_obj = T_cam_user @ np.linalg.inv(T_OBJ_USER)
@@ -32,7 +32,7 @@ def scored(T_cam_user: Float64Array | None, fold: int = 1) -> TrackedFrame:
     nocs = np.zeros((*LABELS.shape, 3), np.float32)
     estimate = PoseEstimate(pose, LABELS > 0, nocs, confidence=0.8, covariance=covariance)
     track = Track("slow_0", TrackState.TRACKING, 2 * 10**9, estimate, T_cam_user, np.ones(3), None, 1)
-    truth, thing = FrameTruth(2 * 10**9, T_TRUE, LABELS), VideoObject(POINTS_M, 0.17, fold)
+    truth, thing = FrameTruth(2 * 10**9, T_TRUE, LABELS), VideoObject(POINTS_M, 0.17, symmetry)
     return score_track("product", truth, 1.0, 10**9, track, 40.0, T_OBJ_USER, thing)
 
 
@@ -53,9 +53,9 @@ def test_turn_is_measured_in_degrees_and_against_the_covariance() -> None:
     assert frame.sigma_deg == pytest.approx(2 * np.sqrt(3))
 
 
-@pytest.mark.parametrize(("fold", "degrees", "left_deg"), [(0, 77.0, 0.0), (2, 180.0, 0.0), (2, 170.0, 10.0)])
-def test_symmetry_takes_turns_about_y_out(fold: int, degrees: float, left_deg: float) -> None:
-    frame = scored(turned("y", degrees), fold)
+@pytest.mark.parametrize(("symmetry", "degrees", "left_deg"), [(0, 77.0, 0.0), (2, 180.0, 0.0), (2, 170.0, 10.0)])
+def test_symmetry_takes_turns_about_y_out(symmetry: int, degrees: float, left_deg: float) -> None:
+    frame = scored(turned("y", degrees), symmetry)
     assert frame.rot_err_deg == pytest.approx(left_deg, abs=1e-4)
     assert (frame.mahalanobis < 1e-6) == (left_deg == 0)
 

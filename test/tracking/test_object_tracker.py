@@ -37,6 +37,8 @@ class ScriptedEstimator:
         self.asked: list[Sequence[SimilarityPose]] = []
         self.views: list[View | None] = []
         self.new_share = 0.0
+        self.reference_mask = MASK
+        self.kept: list[Any] = []
 
     def encode_frame(self, frame: RgbdFrame) -> None:
         return None
@@ -55,7 +57,11 @@ class ScriptedEstimator:
     def second_look(self, frame: RgbdFrame, estimate: PoseEstimate, model: ObjectModel) -> PoseEstimate:
         return estimate
 
+    def mask_as_in(self, frame: RgbdFrame, box_xywh: BoxXywh, view: View) -> Any:
+        return self.reference_mask
+
     def make_view(self, frame: RgbdFrame, mask: Any, box_xywh: BoxXywh, T_cam_obj: Any) -> View:
+        self.kept.append(mask)
         return _view(T_cam_obj)
 
 
@@ -216,6 +222,28 @@ def test_side_that_comes_into_view_becomes_a_keyframe_before_the_viewpoint_is_ne
     estimator.script += [(pose_at(0, turn_deg), 0.9)]
     tracker.update(frame_at(1))
     assert len(tracker.model.views) == 1 + is_kept
+
+
+@pytest.mark.parametrize(("turn_deg", "is_cut"), [(40, True), (80, False)])
+def test_a_keyframe_near_the_reference_keeps_only_what_the_reference_shows_too(
+    tracker: ObjectTracker, estimator: ScriptedEstimator, turn_deg: float, is_cut: bool
+) -> None:
+    acquire(tracker, estimator)
+    estimator.reference_mask = MASK & (np.arange(WIDTH) < 32)  # without the hand on the right
+    for n in range(1, int(turn_deg) // 40 + 1):
+        estimator.script += [(pose_at(0, 40 * n), 0.9)]
+        tracker.update(frame_at(n))
+    np.testing.assert_array_equal(estimator.kept[-1], estimator.reference_mask if is_cut else MASK)
+
+
+def test_where_the_reference_shows_nothing_of_a_view_it_is_not_kept(
+    tracker: ObjectTracker, estimator: ScriptedEstimator
+) -> None:
+    acquire(tracker, estimator)
+    estimator.reference_mask = np.zeros_like(MASK)
+    estimator.script += [(pose_at(0, 40), 0.9)]
+    assert tracker.update(frame_at(1)).state is TrackState.TRACKING
+    assert len(tracker.model.views) == 1
 
 
 def test_unsure_view_is_no_keyframe(tracker: ObjectTracker, estimator: ScriptedEstimator) -> None:

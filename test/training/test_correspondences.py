@@ -64,7 +64,7 @@ def test_continuous_symmetry_is_taken_out(turned: tuple[ViewTensors, ViewTensors
     half_turn = torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=torch.float64))
     flipped = replace(live, T_cam_obj=live.T_cam_obj @ half_turn)
     assert not torch.allclose(reference_places(flipped, reference, PIXELS)[0], reference_places(*turned, PIXELS)[0])
-    symmetric = replace(flipped, fold=torch.zeros_like(live.fold))
+    symmetric = replace(flipped, symmetry=torch.zeros_like(live.symmetry))
     torch.testing.assert_close(
         reference_places(symmetric, reference, PIXELS)[0], reference_places(*turned, PIXELS)[0], atol=0.02, rtol=0
     )

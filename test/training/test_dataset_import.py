@@ -64,7 +64,7 @@ def test_real_views_of_two_scenes_give_pairs_whose_coordinates_agree(tmp_path: P
         "mug_blue_norm", "can_red_norm", "mug_blue_norm"
     ]
     np.testing.assert_array_equal(views.column("cluster"), views.column("mesh"))
-    assert views.column("fold").tolist() == [1, 0, 1]
+    assert views.column("symmetry").tolist() == [1, 0, 1]
     assert views.column("visible").tolist() == [1.0] * 3
     np.testing.assert_allclose(views.column("diagonal_m"), [0.2, 0.15, 0.2], rtol=0.01)
     assert median_disagreement(views, 2, 0, MUG_TURNED, MUG) < 0.01
@@ -187,7 +187,7 @@ def test_bop_views_give_pairs_whose_coordinates_agree(tmp_path: Path, in_process
 
     views = ViewDataset(tmp_path / "out")
     assert views.mesh_names == ["obj_000005"]
-    assert views.column("fold").tolist() == [1, 1]
+    assert views.column("symmetry").tolist() == [1, 1]
     np.testing.assert_allclose(views.column("visible"), [0.75, 0.75])
     np.testing.assert_allclose(views.column("diagonal_m"), 0.2, rtol=1e-6)
     np.testing.assert_allclose(views.column("T_cam_obj"), [MUG.T_cam_obj, MUG_TURNED.T_cam_obj], atol=1e-9)

@@ -11,9 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.flow.model import CROP_SIDE
-from nocsfm_ros.geometry.transforms import rotation_angle_deg
 from nocsfm_ros.training.config import DataConfig, DropsConfig
-from nocsfm_ros.training.pairs import PairSampler, nearest_symmetry
+from nocsfm_ros.training.pairs import PairSampler
 from nocsfm_ros.training.view_tensors import flow_view
 
 SIDE = 32
@@ -44,7 +43,7 @@ class FlatViews:
         on_plate = (np.abs((points - T[:3, 3]) @ T[:3, :3])[:, :2] < 0.07).all(axis=1).reshape(SIDE, SIDE)
         return {
             "rgb": np.full((SIDE, SIDE, 3), 90, np.uint8), "depth": np.full((SIDE, SIDE), 5000, np.uint16),
-            "mask": (on_plate * 255).astype(np.uint8), "K": K, "T_cam_obj": T, "fold": 1, "diagonal_m": 0.2,
+            "mask": (on_plate * 255).astype(np.uint8), "K": K, "T_cam_obj": T, "symmetry": 1, "diagonal_m": 0.2,
         }
 
 
@@ -126,14 +125,6 @@ def test_make_in_the_category_frame_gives_mesh_coordinates_whatever_the_referenc
     pixel = flow_view(views[1], CROP_SIDE)["K"] @ (views.poses[1] @ [*point_plate, 1.0])[:3]
     u, v = np.rint(pixel[:2] / pixel[2]).astype(int)
     assert np.linalg.norm(batch.nocs[0, :, v, u].numpy() * 0.2 - point_plate) < 0.5 / 60
-
-
-@pytest.mark.parametrize(("fold", "turn_deg", "left_deg"), [(1, 90, 90), (4, 100, 10), (2, 170, 10), (0, 137, 0)])
-def test_nearest_symmetry_leaves_the_smallest_view_change(fold: int, turn_deg: float, left_deg: float) -> None:
-    R_ref = Rotation.from_euler("xyz", [20, 50, -70], degrees=True).as_matrix()
-    R_live = R_ref @ Rotation.from_euler("y", turn_deg, degrees=True).as_matrix()
-    S = nearest_symmetry(R_ref, R_live, fold)[:3, :3]
-    assert rotation_angle_deg(R_ref @ S, R_live) == pytest.approx(left_deg, abs=1e-6)
 
 
 def test_views_without_two_of_one_object_are_refused() -> None:

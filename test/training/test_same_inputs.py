@@ -70,7 +70,7 @@ def step_view(angle_deg: float) -> dict[str, Any]:
     rgb = np.where(mask[..., None], prints[cells[..., 1], cells[..., 0]], 60)
     return {
         "rgb": rgb.astype(np.uint8), "depth": np.rint(np.where(mask, 0.5, 0.56) * 1e4).astype(np.uint16),
-        "mask": (mask * 255).astype(np.uint8), "K": K, "T_cam_obj": T, "fold": 1, "diagonal_m": 0.172,
+        "mask": (mask * 255).astype(np.uint8), "K": K, "T_cam_obj": T, "symmetry": 1, "diagonal_m": 0.172,
     }
 
 

@@ -74,8 +74,8 @@ def test_contrast_tells_objects_apart_but_not_two_views_of_one(views_folder: Pat
 
 
 def test_contrast_does_not_tell_a_symmetric_object_from_itself(views_folder: Path) -> None:
-    equal, fold = torch.ones(1, 64, 16, 16) / 8, torch.zeros(1, dtype=torch.int64)
-    rows = {"features": equal, "fold": fold}
+    equal, symmetry = torch.ones(1, 64, 16, 16) / 8, torch.zeros(1, dtype=torch.int64)
+    rows = {"features": equal, "symmetry": symmetry}
     asking, answering = _shown(views_folder, [0], **rows), _shown(views_folder, [0], **rows)
     on_block = int(answering.views.mask[0, 8::16, 8::16].sum())
     assert _contrast(asking, answering) < np.log(256 - on_block + 1) + 0.01
