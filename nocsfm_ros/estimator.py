@@ -127,7 +127,8 @@ class Estimator:
         start = priors[0] if priors else self._match_pose(look, everywhere, model)
         if start is None:
             return estimate
-        return max(estimate, self._from_surface(look, model, start), key=lambda answer: answer.confidence)
+        on_surface = self._from_surface(look, model, start)  # its mask is worth as little as its pose, where that fails
+        return on_surface if on_surface.confidence >= self.config.tracking.min_confidence else estimate
 
     def second_look(self, frame: RgbdFrame, estimate: PoseEstimate, model: ObjectModel) -> PoseEstimate:
         """A searched box is rough: estimate again with the box of the mask it led to, and keep the better answer."""

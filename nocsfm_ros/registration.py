@@ -120,10 +120,10 @@ def object_points(
     eroded = cv2.erode(mask.astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
     if 4 * eroded.sum() >= mask.sum():  # a pen has no inside
         mask = eroded
-    highest = cv2.dilate(depth_m, kernel)
-    lowest = cv2.erode(np.where(depth_m > 0, depth_m, np.float32(np.inf)), kernel)
-    smooth = highest - lowest <= EDGE_JUMP_M + EDGE_JUMP_SHARE * depth_m
-    points_cam, pixels_uv = backproject(depth_m, K, mask & smooth)
+    smooth = mask & _is_smooth(depth_m)
+    if 4 * smooth.sum() < (mask & (depth_m > 0)).sum():  # all of it is an edge to what lies behind
+        smooth = mask & _is_smooth(np.where(mask, depth_m, np.float32(0)))
+    points_cam, pixels_uv = backproject(depth_m, K, smooth)
     if len(points_cam) == 0:
         return points_cam, pixels_uv
     offset = np.abs(points_cam - np.median(points_cam, axis=0))
@@ -133,6 +133,14 @@ def object_points(
     if len(kept) > config.max_points:
         kept = np.sort(np.random.default_rng(config.seed).choice(kept, config.max_points, replace=False))
     return points_cam[kept], pixels_uv[kept]
+
+
+def _is_smooth(depth_m: Float32Array) -> BoolArray:
+    """(H, W) where no depth beside a pixel, itself included, is much farther than another; without depth is no depth."""
+    kernel = np.ones((3, 3), np.uint8)
+    highest = cv2.dilate(depth_m, kernel)
+    lowest = cv2.erode(np.where(depth_m > 0, depth_m, np.float32(np.inf)), kernel)
+    return np.asarray(highest - lowest <= EDGE_JUMP_M + EDGE_JUMP_SHARE * depth_m)
 
 
 def ransac_umeyama(

@@ -362,6 +362,14 @@ def test_object_points_of_a_thin_mask_are_not_eroded_away() -> None:
     assert len(object_points(np.full((128, 128), 0.6, np.float32), mask, K, CONFIG)[0]) == 160
 
 
+def test_object_points_of_a_thin_thing_before_a_wall_are_its_own_and_not_the_walls() -> None:
+    depth_m, mask = np.full((128, 128), 1.5, np.float32), np.zeros((128, 128), bool)
+    depth_m[60:62, 20:100], mask[60:62, 20:100] = 0.6, True
+    mask[60:62, 100:104] = True  # too long by four pixels of the wall
+    points_cam, _ = object_points(depth_m, mask, K, CONFIG)
+    assert len(points_cam) == 158 and np.isclose(points_cam[:, 2], 0.6).all()
+
+
 def test_object_points_of_nothing_are_empty() -> None:
     empty = object_points(np.zeros((8, 8), np.float32), np.ones((8, 8), bool), K, CONFIG)
     assert empty[0].shape == (0, 3) and empty[1].shape == (0, 2)
