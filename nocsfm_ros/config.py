@@ -116,7 +116,7 @@ class TrackingConfig:
 
     min_confidence: float = _tunable(0.4, "below it a frame counts as a failure", low=0.0, high=1.0)
     acquire_confidence: float = _tunable(
-        0.65, "needed to go from SEARCHING to TRACKING: higher than to stay, so that states do not flicker", low=0.0,
+        0.7, "needed to go from SEARCHING to TRACKING: higher than to stay, so that states do not flicker", low=0.0,
         high=1.0,
     )
     min_mask_pixels: int = _tunable(60, "smallest mask in the crop that is called an object", unit="pixels", low=4,

@@ -30,7 +30,7 @@ from nocsfm_ros.types import (
 SAME_PLACE = 0.5  # share of a mask that lies in another object's mask, from which both cannot be right
 NEW_SIDE_DEG, NEW_SIDE_SHARE = 5.0, 0.07  # a view that turned less has no other side
 # a keyframe nearer to the reference than this keeps what the flow sees by that picture too, where that is most of it
-CLEAN_DEG, MIN_CLEAN = 60.0, 0.5
+CLEAN_DEG, MIN_CLEAN = 30.0, 0.5
 SURER = 0.1  # confidence above the other's that takes its place from it
 # CIELAB chroma that the confidence forgives for the lamp's sake, and what it is worth among look-alikes
 FORGIVEN_COLOUR, COLOUR_WEIGHT = 12.0, 0.1
