@@ -136,7 +136,7 @@ def object_points(
 
 
 def _is_smooth(depth_m: Float32Array) -> BoolArray:
-    """(H, W) where no depth beside a pixel, itself included, is much farther than another; without depth is no depth."""
+    """(H, W) bool: within 3x3 pixels no depth is much farther than another; 0 is none."""
     kernel = np.ones((3, 3), np.uint8)
     highest = cv2.dilate(depth_m, kernel)
     lowest = cv2.erode(np.where(depth_m > 0, depth_m, np.float32(np.inf)), kernel)
