@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from nocsfm_ros.config import Config
 from nocsfm_ros.estimator import Estimator
@@ -14,7 +16,7 @@ from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.localiser import encode_reference, part_around
 from nocsfm_ros.object_model import ObjectModel
 from nocsfm_ros.registration import ObjectCloud
-from nocsfm_ros.types import RgbdFrame, SimilarityPose, Uint8Array
+from nocsfm_ros.types import PoseEstimate, RgbdFrame, SimilarityPose, Uint8Array
 
 
 class CountingBackbone:
@@ -49,6 +51,26 @@ def test_a_frame_is_encoded_once_for_all_objects_and_the_next_one_again() -> Non
     first = [estimator.encode_frame(frames[0]) for _ in range(3)]
     assert first[0] is first[2] and first[0].scale == 10 and backbone.sizes == [(480, 640)]
     assert estimator.encode_frame(frames[1]) is not first[0] and len(backbone.sizes) == 2
+
+
+@pytest.mark.parametrize(("confidence", "is_taken"), [(0.1, False), (0.39, False), (0.41, True)])
+def test_surface_answers_in_place_of_the_mask_only_where_it_is_believed(
+    monkeypatch: pytest.MonkeyPatch, confidence: float, is_taken: bool
+) -> None:
+    pose = SimilarityPose(np.eye(3), np.array([0, 0, 1.0]), 0.2)
+    picture = np.zeros((2, 2), bool), np.zeros((2, 2, 3), np.float32)
+    by_mask, on_surface = PoseEstimate(pose, *picture), PoseEstimate(pose, *picture, confidence=confidence)
+    for name, answer in (
+        ("_look", SimpleNamespace(crop=SimpleNamespace(depth_m=np.zeros((2, 2), np.float32)))),
+        ("_from_mask", by_mask), ("_from_surface", on_surface),
+    ):
+        monkeypatch.setattr(Estimator, name, lambda *_, answer=answer: answer)
+    nothing: Any = None
+    estimator = Estimator(nothing, CountingBackbone(), Config())  # type: ignore[arg-type]
+    model = ObjectModel("thing", [nothing], 0.2, ObjectCloud(np.zeros((1, 3))))
+    frame = RgbdFrame(np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.float32), np.eye(3))
+    taken = estimator.estimate(frame, (0, 0, 1, 1), model, [pose], view=SimpleNamespace())  # type: ignore[arg-type]
+    assert taken is (on_surface if is_taken else by_mask)
 
 
 def test_mask_ends_near_the_known_box_and_keeps_pixels_without_depth() -> None:
