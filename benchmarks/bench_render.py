@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--clusters", type=int, default=40)
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
     options = parser.parse_args()
-    library, renderer = build_cache(options.cache), Renderer(surface_pool(0, NUM_SURFACES))
+    library, renderer = build_cache(options.cache, for_training=True), Renderer(surface_pool(0, NUM_SURFACES))
     for name in ("first", "again"):
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         count = _render(options.clusters, library, renderer)

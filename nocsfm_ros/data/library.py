@@ -20,13 +20,13 @@ from nocsfm_ros.errors import NocsfmError
 
 TRAIN_SEEDS, TEST_SEEDS = range(1500), range(100_000, 100_080)
 CACHE_VERSION = "meshes-4"
-LISTS = CATALOGUE_LIST, SHAPES_LIST = "usable.txt", "random.txt"
+CATALOGUE_LIST, SHAPES_LIST = "usable.txt", "random.txt"
 Loader = Callable[[CatalogueEntry], Mesh]
 _log = logging.getLogger(__name__)
 
 
 class MeshLibrary:
-    """Catalogue meshes (sorted by name), procedural ones, random shapes. Build once with `build_cache`.
+    """Catalogue meshes (sorted by name), procedural ones, random shapes where fetched. Build once with `build_cache`.
 
     Attributes:
         names: of all meshes, in index order.
@@ -36,7 +36,9 @@ class MeshLibrary:
 
     def __init__(self, cache: Path) -> None:
         self._folder = cache / CACHE_VERSION
-        catalogue, shapes = ((self._folder / listed).read_text(encoding="utf-8").splitlines() for listed in LISTS)
+        catalogue = (self._folder / CATALOGUE_LIST).read_text(encoding="utf-8").splitlines()
+        listed = self._folder / SHAPES_LIST
+        shapes = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
         heldout = heldout_names()
         seeds = [*TRAIN_SEEDS, *TEST_SEEDS]
         self.names = [*catalogue, *(f"procedural/{seed}" for seed in seeds), *shapes]
@@ -71,15 +73,18 @@ class MeshLibrary:
         return np.flatnonzero((self.is_heldout == heldout) & (self.kind == kind))
 
 
-def build_cache(cache: Path, workers: int = 2) -> MeshLibrary:
-    """Parse what is not parsed yet; later starts only read. Safe to interrupt; a second process waits for the first."""
+def build_cache(cache: Path, workers: int = 2, for_training: bool = False) -> MeshLibrary:
+    """Parse what is not parsed yet; later starts only read. Safe to interrupt; a second process waits for the first.
+
+    The random shapes, which no held-out scene shows, are fetched `for_training` alone.
+    """
     folder = cache / CACHE_VERSION
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / CATALOGUE_LIST).exists():
             _parse_all(read_catalogue(find_archives(cache)), load_catalogue_mesh, folder / CATALOGUE_LIST, workers)
-        if not (folder / SHAPES_LIST).exists():
+        if for_training and not (folder / SHAPES_LIST).exists():
             _parse_all(read_shapes(find_wheel(cache)), load_random_shape, folder / SHAPES_LIST, workers)
     return MeshLibrary(cache)
 

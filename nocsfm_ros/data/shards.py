@@ -92,7 +92,7 @@ def render_views(job: RenderJob, workers: int = 2, on_progress: Callable[[Progre
     Raises:
         ConfigError: the folder holds views of another job.
     """
-    library = build_cache(job.cache, workers)
+    library = build_cache(job.cache, workers, for_training=job.split == "train")
     _claim(job)
     meshes = [(name, bool(library.is_heldout[index])) for index, name in enumerate(library.names)]
     write_mesh_list(job.out / "meshes.json", meshes)

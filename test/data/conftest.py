@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nocsfm_ros.data.library import CACHE_VERSION, LISTS, MeshLibrary
+from nocsfm_ros.data.library import CACHE_VERSION, CATALOGUE_LIST, MeshLibrary
 from nocsfm_ros.data.renderer import Renderer
 from nocsfm_ros.data.scenes import surface_pool
 from nocsfm_ros.data.views import NUM_SURFACES
@@ -16,8 +16,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> MeshLibrary:
     """Procedural meshes only: the catalogue's list is empty."""
     cache = tmp_path_factory.mktemp("cache")
     (cache / CACHE_VERSION).mkdir()
-    for listed in LISTS:
-        (cache / CACHE_VERSION / listed).write_text("", encoding="utf-8")
+    (cache / CACHE_VERSION / CATALOGUE_LIST).write_text("", encoding="utf-8")
     library = MeshLibrary(cache)
     few = {False: library.indices(False, "procedural")[:6], True: library.indices(True, "procedural")[:6]}
     library.indices = lambda heldout, kind: few[heldout]  # type: ignore[method-assign]

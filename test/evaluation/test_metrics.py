@@ -13,7 +13,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from nocsfm_ros.config import Config
-from nocsfm_ros.data.library import CACHE_VERSION, LISTS, MeshLibrary
+from nocsfm_ros.data.library import CACHE_VERSION, CATALOGUE_LIST, MeshLibrary
 from nocsfm_ros.estimator import Estimator
 from nocsfm_ros.evaluation.evaluate import NO_DIFFUSION, NO_HANDS, evaluate
 from nocsfm_ros.evaluation.metrics import bootstrap_interval, markdown_table, summarise_row
@@ -182,8 +182,7 @@ def test_evaluation_writes_figures_table_and_plots_and_says_what_it_left_out(
     estimator: Estimator, tmp_path: Path
 ) -> None:
     (tmp_path / CACHE_VERSION).mkdir()
-    for listed in LISTS:
-        (tmp_path / CACHE_VERSION / listed).write_text("", encoding="utf-8")
+    (tmp_path / CACHE_VERSION / CATALOGUE_LIST).write_text("", encoding="utf-8")
     views: Any = Views(plate_view(angle, 0.0) | {"mesh": mesh} for angle, mesh in ((0, 0), (10, 0), (50, 1)))
     out, facts = tmp_path / "out", {"command": "nocsfm evaluate"}
     metrics = evaluate(views, MeshLibrary(tmp_path), estimator, out, 2, facts, print)

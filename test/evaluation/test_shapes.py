@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nocsfm_ros.data.library import CACHE_VERSION, LISTS, TEST_SEEDS, MeshLibrary
+from nocsfm_ros.data.library import CACHE_VERSION, CATALOGUE_LIST, TEST_SEEDS, MeshLibrary
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.evaluation.shapes import NUM_POINTS, ObjectShapes
 
@@ -19,8 +19,7 @@ NAME = f"procedural/{TEST_SEEDS[3]}"
 def library(tmp_path_factory: pytest.TempPathFactory) -> MeshLibrary:
     cache = tmp_path_factory.mktemp("cache")
     (cache / CACHE_VERSION).mkdir()
-    for listed in LISTS:
-        (cache / CACHE_VERSION / listed).write_text("", encoding="utf-8")
+    (cache / CACHE_VERSION / CATALOGUE_LIST).write_text("", encoding="utf-8")
     return MeshLibrary(cache)
 
 
