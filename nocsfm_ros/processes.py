@@ -8,7 +8,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
@@ -58,20 +59,21 @@ class Crew:
         self.stop(*self._children)
 
     def start(self, name: str, command: Sequence[str]) -> None:
-        """Start a process and listen to it."""
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=self._env,
-            start_new_session=True,
-        )
-        self._children[name] = child
-        self._listeners[name] = threading.Thread(target=self._listen, args=(name, child), daemon=True)
-        self._listeners[name].start()
+        """Start a process and listen to it; from the main thread, whose Ctrl-C waits until that is done."""
+        with _ctrl_c_waits():
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=self._env,
+                start_new_session=True,
+            )
+            self._children[name] = child
+            self._listeners[name] = threading.Thread(target=self._listen, args=(name, child), daemon=True)
+            self._listeners[name].start()
 
     def next_event(self, timeout_s: float, waiting_for: str) -> Event:
         """The next line or end of any process.
@@ -147,6 +149,19 @@ class Crew:
                 self._events.put(Event(name, line.rstrip("\n")))
         child.wait()
         self._events.put(Event(name, None))
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """A Ctrl-C within the block acts at its end: a child known in half could not be ended."""
+    pressed: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if pressed:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _signal_session(child: subprocess.Popen[str], sign: signal.Signals) -> None:

@@ -189,6 +189,24 @@ def test_crew_ends_who_ignores_ctrl_c(tmp_path: Path) -> None:
         assert crew.exit_code("stubborn") == -signal.SIGKILL
 
 
+def test_crew_ends_a_process_whose_start_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[subprocess.Popen[str]] = []
+    popen = subprocess.Popen
+
+    def interrupted(*args: Any, **options: Any) -> subprocess.Popen[str]:
+        begun.append(popen(*args, **options))
+        signal.raise_signal(signal.SIGINT)
+        return begun[0]
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt), Crew(tmp_path) as crew:
+        crew.start("endless", ENDLESS)
+    assert begun[0].poll() is not None
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_crew_silence_raises(tmp_path: Path) -> None:
     with Crew(tmp_path) as crew:
         crew.start("endless", ENDLESS)
