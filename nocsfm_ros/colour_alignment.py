@@ -27,6 +27,7 @@ MAX_RESIDUAL = 3.0  # deviations, when two poses are compared
 ALIKE_PIXELS = 100.0
 MIN_DEVIATION = 0.05
 NOISE_SLOPE = 0.45  # squared slope, both ways, of blurred noise of deviation 1; the Gaussian's own value is 0.44
+PLAIN = 0.02  # squared deviations: a pattern weaker than this is noise
 MIN_SEEN = 0.6  # of the points: a pose that turns them away is no better match
 MIN_GAIN = 0.05  # deviations: plain things fit anywhere, and a smaller gain is no reason to leave what shape says
 UNSEEN = np.radians(60)  # a deviation larger than this says that shape does not see a motion at all
@@ -55,18 +56,28 @@ class Comparison:
         points_cam: (N, 3) metres.
         pixels_uv: (N, 2) in the crop.
         residuals: (N, 3) differences in colour, deviations.
+        colours: (N, 3) of the views, each channel's median in each taken out, deviations.
         seen: share of the views' points, [0, 1].
     """
 
     points_cam: Float64Array
     pixels_uv: Float32Array
     residuals: Float32Array
+    colours: Float32Array
     seen: float
 
     @property
     def misfit(self) -> float:
         """How badly the colours fit, deviations."""
         return float(np.abs(self.residuals).clip(0, MAX_RESIDUAL).mean())
+
+    @property
+    def correlation(self) -> float:
+        """How much of one pattern the colours share, [-1, 1]: near 0 for plain things, which fit anywhere."""
+        looks = [values.clip(-MAX_RESIDUAL, MAX_RESIDUAL) for values in (self.colours, self.colours + self.residuals)]
+        remembered, live = (look - look.mean(axis=0) for look in looks)
+        energy = np.sqrt(np.square(remembered).mean() * np.square(live).mean())
+        return float((remembered * live).mean() / (energy + PLAIN))
 
 
 class ColourPicture:
@@ -84,21 +95,21 @@ class ColourPicture:
 
         Views with fewer than MIN_POINTS seen points are left out; None where none is left.
         """
-        parts, num_points = list[tuple[Float64Array, Float32Array, Float32Array]](), 0
+        parts, num_points = list[tuple[Float64Array, Float32Array, Float32Array, Float32Array]](), 0
         for view in views:
             step = 1 + len(view.colours) // MAX_POINTS
             points_cam, pixels_uv, seen = seen_points(pose, view.colour_points_obj[::step], self.crop)
             if seen.sum() < MIN_POINTS:
                 continue
             pixels = pixels_uv[seen].astype(np.float32)
-            residuals = _sampled(self.look, pixels) - view.colours[::step][seen]
-            residuals = (residuals - np.median(residuals, axis=0)) / DEVIATION
-            parts.append((points_cam[seen], pixels, residuals.astype(np.float32)))
+            colours = view.colours[::step][seen]
+            residuals = _centred(_sampled(self.look, pixels) - colours)
+            parts.append((points_cam[seen], pixels, residuals, _centred(colours)))
             num_points += len(seen)
         if not parts:
             return None
-        points_cam, pixels, residuals = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return Comparison(points_cam, pixels, residuals, len(points_cam) / num_points)
+        points_cam, pixels, residuals, colours = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Comparison(points_cam, pixels, residuals, colours, len(points_cam) / num_points)
 
     def normal_equations(
         self, compared: Comparison, pose: SimilarityPose, trust: Float64Array | float = 1.0
@@ -209,6 +220,11 @@ def _turned(pose: SimilarityPose, twist: Float64Array, angle: float) -> Similari
 def _moved(pose: SimilarityPose, motion: Float64Array) -> SimilarityPose:
     T_cam_obj = moved(pose.T_cam_obj, motion)
     return SimilarityPose(T_cam_obj[:3, :3], T_cam_obj[:3, 3], pose.scale_m)
+
+
+def _centred(colours: Float32Array) -> Float32Array:
+    """(N, 3) without each channel's median, deviations."""
+    return np.asarray((colours - np.median(colours, axis=0)) / DEVIATION, np.float32)
 
 
 def _sampled(image: Float32Array, pixels_uv: Float32Array) -> Float32Array:

@@ -113,12 +113,17 @@ class ObjectTracker:
         nothing = _nothing(frame, "nothing in the picture looks like the reference")
         best = max(looks, key=self._preference, default=nothing)
         best = self.estimator.second_look(frame, best, self.model)
-        return self._gated(best, self.config.tracking.acquire_confidence, None)
+        return self._gated(best, self._needed_confidence(), None)
 
     def _preference(self, estimate: PoseEstimate) -> tuple[bool, float]:
         """What can be accepted comes first: the place of a look-alike may be the most like the object."""
-        sure = estimate.confidence >= self.config.tracking.acquire_confidence
+        sure = estimate.confidence >= self._needed_confidence()
         return sure and not self._owner(estimate), likeness(estimate)
+
+    def _needed_confidence(self) -> float:
+        """To take up tracking."""
+        gates, has_keyframes = self.config.tracking, len(self.model.views) > 1
+        return gates.reacquire_confidence if has_keyframes else gates.acquire_confidence
 
     def _gated(self, estimate: PoseEstimate, threshold: float, last: SimilarityPose | None) -> PoseEstimate:
         if estimate.pose is None:
@@ -161,7 +166,7 @@ class ObjectTracker:
         if box_xywh is None:
             return None
         estimate = self.estimator.estimate(frame, box_xywh, self.model)
-        believable = estimate.pose is not None and estimate.confidence >= self.config.tracking.acquire_confidence
+        believable = estimate.pose is not None and estimate.confidence >= self._needed_confidence()
         return estimate if believable and is_same_place(estimate, other) else None
 
     def move(self, frame: RgbdFrame, estimate: PoseEstimate) -> Track:

@@ -116,6 +116,21 @@ def test_search_with_high_confidence_starts_tracking(tracker: ObjectTracker, est
     acquire(tracker, estimator)
 
 
+def test_object_with_keyframes_is_found_again_only_where_it_is_surer(
+    tracker: ObjectTracker, estimator: ScriptedEstimator
+) -> None:
+    unsure = (pose_at(), 0.6)  # between acquire_confidence and reacquire_confidence
+    estimator.script += [unsure]
+    assert tracker.update(frame_at(0)).state is TrackState.TRACKING
+    estimator.script += [(pose_at(0, 20), 0.9)]
+    tracker.update(frame_at(1))
+    assert len(tracker.model.views) == 2
+    tracker.state = TrackState.SEARCHING
+    estimator.script += [unsure]
+    track = tracker.update(frame_at(2))
+    assert track.state is TrackState.SEARCHING and "confidence 0.60 under 0.75" in track.estimate.reason
+
+
 def test_search_looks_at_the_next_candidates_in_the_next_frame(
     tracker: ObjectTracker, estimator: ScriptedEstimator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
