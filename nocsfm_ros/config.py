@@ -120,8 +120,8 @@ class TrackingConfig:
         "not flicker", low=0.0, high=1.0,
     )
     reacquire_confidence: float = _tunable(
-        0.75, "needed to find it again once it has keyframes: the more sides are known, the more other things look like "
-        "one of them", low=0.0, high=1.0,
+        0.75, "needed to find it elsewhere than where it was lost, once it has keyframes: the more sides are known, "
+        "the more other things look like one of them", low=0.0, high=1.0,
     )
     min_mask_pixels: int = _tunable(60, "smallest mask in the crop that is called an object", unit="pixels", low=4,
                                     high=16384)

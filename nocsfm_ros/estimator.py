@@ -23,6 +23,7 @@ from nocsfm_ros.masks import (
     colour_grid,
     largest_component,
     near_surface,
+    outside_empty_space,
     resized_mask,
     within_memory,
 )
@@ -176,9 +177,9 @@ class Estimator:
         if confidence >= self.config.tracking.min_confidence:
             # a pose that holds knows better than the flow what cannot be the object and what lies on its known surface
             points_obj = coordinates(look.crop, invert(best.pose.T_cam_obj))
-            mask_crop = within_memory(mask_crop, points_obj, best.pose, model) | near_surface(
-                points_obj, best.pose, model, SAME_SURFACE
-            )
+            mask_crop = within_memory(mask_crop, points_obj, best.pose, model)
+            mask_crop = outside_empty_space(mask_crop, points_obj, best.pose, model)
+            mask_crop |= near_surface(points_obj, best.pose, model, SAME_SURFACE)
         return self._answer(look, mask_crop, reason, best, confidence, similarity, colour, new_share)
 
     def _registered(

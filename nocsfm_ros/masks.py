@@ -59,6 +59,21 @@ def within_memory(
     return result
 
 
+def outside_empty_space(
+    mask_crop: BoolArray, points_obj: Float32Array, pose: SimilarityPose, model: ObjectModel
+) -> BoolArray:
+    """The mask without the pixels whose place a view has looked through: nothing of the object is there.
+
+    Cuts off the hand that holds the object; pixels without depth stay. Arguments as for within_memory.
+    """
+    known = mask_crop & np.isfinite(points_obj).all(axis=2)
+    places = points_obj[known].astype(np.float64)
+    is_empty = np.any([view.looks_through(places, pose.scale_m) for view in model.views], axis=0)
+    result = mask_crop.copy()
+    result[known] = ~is_empty
+    return result
+
+
 def near_surface(
     points_obj: Float32Array, pose: SimilarityPose, model: ObjectModel, slack: float = SURFACE_SLACK
 ) -> BoolArray:

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 
 from nocsfm_ros.flow.model import EncodedView
+from nocsfm_ros.geometry.camera import depth_at, project
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg, transform
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.localiser import ReferenceFeatures
 from nocsfm_ros.registration import ObjectCloud
 from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, ObjectCrop, SimilarityPose
+
+EMPTY_SLACK, MIN_EMPTY_SLACK_M = 0.06, 0.01  # of scale_m: a place this far before all that was seen there is empty
+EMPTY_REACH = 2  # pixels about a place where all must lie behind it: pose and outline are no better
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,16 @@ class View:
     def R_cam_obj(self) -> Float64Array:
         """(3, 3) the viewpoint."""
         return self.T_cam_obj[:3, :3]
+
+    def looks_through(self, points_obj: Float64Array, scale_m: float) -> BoolArray:
+        """Which of the points (N, 3), metres, lie where the camera saw that nothing is."""
+        points_cam = transform(self.T_cam_obj, points_obj)
+        around = np.ones((2 * EMPTY_REACH + 1,) * 2, np.uint8)
+        nearest_m = np.asarray(cv2.erode(self.crop.depth_m, around), np.float32)  # 0 where one is unknown
+        measured_m = depth_at(nearest_m, project(points_cam, self.crop.K_crop))
+        slack_m = max(EMPTY_SLACK * scale_m, MIN_EMPTY_SLACK_M)
+        result: BoolArray = (points_cam[:, 2] > 0) & (points_cam[:, 2] < measured_m - slack_m)
+        return result
 
     def pose_from_anchor(self, anchor: SimilarityPose, scale_m: float) -> SimilarityPose:
         """The object's pose from that of this view's anchored frame."""

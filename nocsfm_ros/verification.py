@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from nocsfm_ros.geometry.camera import project
+from nocsfm_ros.geometry.camera import depth_at, project
 from nocsfm_ros.geometry.transforms import invert, transform
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.matcher import cell_mask
@@ -82,7 +82,7 @@ def depth_agreement(pose: SimilarityPose, model: ObjectModel, frame: RgbdFrame) 
     # seen at 60 degrees or less from the normal: grazing points are the ones that depth noise moves most
     facing = -(normals_cam * points_cam).sum(axis=1) > 0.5 * np.linalg.norm(points_cam, axis=1)
     points_cam = points_cam[facing & (points_cam[:, 2] > 0)]
-    measured = _sample(frame.depth_m, project(points_cam, frame.K))
+    measured = depth_at(frame.depth_m, project(points_cam, frame.K))
     known = measured > 0
     if known.sum() < MIN_CHECKED:
         return 0.0
@@ -109,7 +109,7 @@ def is_new_side(pose: SimilarityPose, points_cam: Float64Array, model: ObjectMod
     hidden = np.ones(len(points_obj), bool)
     for view in model.views:
         points_view = transform(view.T_cam_obj, points_obj)
-        measured = _sample(view.crop.depth_m, project(points_view, view.crop.K_crop))
+        measured = depth_at(view.crop.depth_m, project(points_view, view.crop.K_crop))
         hidden &= (measured <= 0) | (points_view[:, 2] > measured + tolerance_m)
     result: BoolArray = np.where(is_near, model.cloud.turns_away(index, pose, points_cam), hidden)
     return result
@@ -131,7 +131,7 @@ def pose_similarity(pose: SimilarityPose, view: View, crop: ObjectCrop, features
         points_obj, reference = _sampled(view, per_cell)
         points_cam = transform(pose.T_cam_obj, points_obj)
         pixels_uv = project(points_cam, crop.K_crop)
-        measured = _sample(crop.depth_m, pixels_uv)
+        measured = depth_at(crop.depth_m, pixels_uv)
         cells = np.floor((np.nan_to_num(pixels_uv, nan=-1e6) + 0.5) / features.stride).astype(int)
         inside = (cells >= 0).all(axis=1) & (cells < features.features.shape[1::-1]).all(axis=1)
         inside &= (measured > 0) & (measured > points_cam[:, 2] - _tolerance_m(pose))
@@ -173,7 +173,7 @@ def seen_points(
     """
     points_cam = transform(pose.T_cam_obj, points_obj)
     pixels_uv = project(points_cam, crop.K_crop)
-    measured = _sample(crop.depth_m, pixels_uv)  # 0 outside the crop
+    measured = depth_at(crop.depth_m, pixels_uv)  # 0 outside the crop
     seen: BoolArray = (measured > 0) & (np.abs(measured - points_cam[:, 2]) < _tolerance_m(pose))
     return points_cam, pixels_uv, seen
 
@@ -255,13 +255,3 @@ def _tolerance_m(pose: SimilarityPose) -> float:
 
 def _ramp(value: float, ends: Sequence[float]) -> float:
     return float(np.clip((value - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0))
-
-
-def _sample(depth_m: np.ndarray, pixels_uv: Float64Array) -> Float64Array:  # type: ignore[type-arg]
-    """Depth at the nearest pixels, 0 outside the picture."""
-    cells = np.rint(np.nan_to_num(pixels_uv, nan=-1e6)).astype(int)
-    height, width = depth_m.shape
-    inside = (cells >= 0).all(axis=1) & (cells[:, 0] < width) & (cells[:, 1] < height)
-    values = np.zeros(len(cells))
-    values[inside] = depth_m[cells[inside, 1], cells[inside, 0]]
-    return values

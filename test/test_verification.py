@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nocsfm_ros.flow.model import EncodedView
+from nocsfm_ros.masks import outside_empty_space
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.localiser import ReferenceFeatures
 from nocsfm_ros.object_model import ObjectModel, View
@@ -176,3 +177,25 @@ def test_new_side_is_what_no_view_could_see() -> None:
     assert is_new_side(STILL, points, model).tolist() == [False, True, False, True]
     around = SimilarityPose(np.diag([-1.0, 1.0, -1.0]), np.array([0, 0, 2.0]), 0.2)  # seen from behind
     assert is_new_side(around, np.array([[0.0, 0.0, 0.995]]), model).tolist() == [True]
+
+
+def test_mask_keeps_no_place_that_a_view_has_looked_through() -> None:
+    depth_m = np.full((SIDE, SIDE), 3.0, np.float32)
+    depth_m[WHOLE] = 1.0  # a plate of 0.35 m before a wall
+    depth_m[:, 200:] = 0.0
+    view = replace(view_of(features_of(0), WHOLE), crop=replace(CROP, depth_m=depth_m))
+    model = ObjectModel("plate", [view], 0.2, None)
+    places = {
+        (0.0, 0.0, 1.0): True,  # on the plate
+        (0.05, 0.0, 1.2): True,  # behind it
+        (0.25, 0.0, 1.2): False,  # a hand beside it, where the wall was seen
+        (0.0, 0.0, 0.9): False,  # a hand before it
+        (0.0, 0.0, 0.995): True,  # nearer than depth cameras are right
+        (0.175, 0.0, 1.0): True,  # at its edge: the outline is no better
+        (0.26, 0.0, 1.0): True,  # where depth was unknown
+        (5.0, 0.0, 1.2): True,  # outside that picture
+        (np.nan, np.nan, np.nan): True,  # without depth now
+    }
+    points_obj = np.array([list(places)], np.float32)
+    kept = outside_empty_space(np.ones((1, len(places)), bool), points_obj, STILL, model)
+    assert kept.tolist() == [list(places.values())]

@@ -39,6 +39,16 @@ def project(points_cam: Float64Array, K: Float64Array) -> Float64Array:
     return result
 
 
+def depth_at(depth_m: Float32Array, pixels_uv: Float64Array) -> Float64Array:
+    """(N,) depth of (H, W) metres at the nearest pixels of (N, 2); 0 outside the picture and for NaN."""
+    cells = np.rint(np.nan_to_num(pixels_uv, nan=-1e6)).astype(int)
+    height, width = depth_m.shape
+    inside = (cells >= 0).all(axis=1) & (cells[:, 0] < width) & (cells[:, 1] < height)
+    values = np.zeros(len(cells))
+    values[inside] = depth_m[cells[inside, 1], cells[inside, 0]]
+    return values
+
+
 def pixel_rays(size_wh: tuple[int, int], K: Float64Array) -> Float64Array:
     """(H, W, 3) the viewing ray of every pixel centre, z = 1: times the depth it is the point."""
     v, u = np.mgrid[: size_wh[1], : size_wh[0]]

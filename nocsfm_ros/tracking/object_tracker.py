@@ -113,17 +113,19 @@ class ObjectTracker:
         nothing = _nothing(frame, "nothing in the picture looks like the reference")
         best = max(looks, key=self._preference, default=nothing)
         best = self.estimator.second_look(frame, best, self.model)
-        return self._gated(best, self._needed_confidence(), None)
+        return self._gated(best, self._needed_confidence(best), None)
 
     def _preference(self, estimate: PoseEstimate) -> tuple[bool, float]:
         """What can be accepted comes first: the place of a look-alike may be the most like the object."""
-        sure = estimate.confidence >= self._needed_confidence()
+        sure = estimate.confidence >= self._needed_confidence(estimate)
         return sure and not self._owner(estimate), likeness(estimate)
 
-    def _needed_confidence(self) -> float:
-        """To take up tracking."""
-        gates, has_keyframes = self.config.tracking, len(self.model.views) > 1
-        return gates.reacquire_confidence if has_keyframes else gates.acquire_confidence
+    def _needed_confidence(self, estimate: PoseEstimate) -> float:
+        """To take up tracking: less by the reference alone, and where the object was lost."""
+        gates, pose, last = self.config.tracking, estimate.pose, self.last
+        is_where_lost = pose is not None and last is not None and not self._jump(pose, last, allowed=1)
+        by_reference_alone = len(self.model.views) == 1
+        return gates.acquire_confidence if by_reference_alone or is_where_lost else gates.reacquire_confidence
 
     def _gated(self, estimate: PoseEstimate, threshold: float, last: SimilarityPose | None) -> PoseEstimate:
         if estimate.pose is None:
@@ -132,13 +134,13 @@ class ObjectTracker:
         if estimate.confidence < threshold:
             problem = f"confidence {estimate.confidence:.2f} under {threshold:.2f}: {estimate.reason}"
         elif last is not None:
-            problem = self._jump(estimate.pose, last)
+            problem = self._jump(estimate.pose, last, allowed=1 + self.failures)
         problem = problem or self._owner(estimate)
         return replace(estimate, pose=None, reason=problem) if problem else estimate
 
-    def _jump(self, pose: SimilarityPose, last: SimilarityPose) -> str:
-        """Why the step from the last pose is not believable, or nothing."""
-        gates, allowed = self.config.tracking, 1 + self.failures
+    def _jump(self, pose: SimilarityPose, last: SimilarityPose, allowed: int) -> str:
+        """Why so many steps cannot lead from the last pose to this one, or nothing."""
+        gates = self.config.tracking
         turn_deg = rotation_angle_deg(last.R_cam_obj, pose.R_cam_obj)
         if turn_deg > gates.max_rotation_deg * allowed:
             return f"turned {turn_deg:.0f} deg since the last frame"
@@ -166,7 +168,7 @@ class ObjectTracker:
         if box_xywh is None:
             return None
         estimate = self.estimator.estimate(frame, box_xywh, self.model)
-        believable = estimate.pose is not None and estimate.confidence >= self._needed_confidence()
+        believable = estimate.pose is not None and estimate.confidence >= self._needed_confidence(estimate)
         return estimate if believable and is_same_place(estimate, other) else None
 
     def move(self, frame: RgbdFrame, estimate: PoseEstimate) -> Track:

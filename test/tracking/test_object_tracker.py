@@ -116,19 +116,21 @@ def test_search_with_high_confidence_starts_tracking(tracker: ObjectTracker, est
     acquire(tracker, estimator)
 
 
-def test_object_with_keyframes_is_found_again_only_where_it_is_surer(
+def test_object_with_keyframes_must_be_surer_elsewhere_than_where_it_was_lost(
     tracker: ObjectTracker, estimator: ScriptedEstimator
 ) -> None:
-    unsure = (pose_at(), 0.6)  # between acquire_confidence and reacquire_confidence
-    estimator.script += [unsure]
+    unsure = 0.6  # between acquire_confidence and reacquire_confidence
+    estimator.script += [(pose_at(), unsure)]
     assert tracker.update(frame_at(0)).state is TrackState.TRACKING
     estimator.script += [(pose_at(0, 20), 0.9)]
     tracker.update(frame_at(1))
     assert len(tracker.model.views) == 2
     tracker.state = TrackState.SEARCHING
-    estimator.script += [unsure]
+    estimator.script += [(pose_at(0.3), unsure)]
     track = tracker.update(frame_at(2))
     assert track.state is TrackState.SEARCHING and "confidence 0.60 under 0.75" in track.estimate.reason
+    estimator.script += [(pose_at(0.01, 20), unsure)]
+    assert tracker.update(frame_at(3)).state is TrackState.TRACKING
 
 
 def test_search_looks_at_the_next_candidates_in_the_next_frame(
