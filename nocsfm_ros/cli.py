@@ -144,8 +144,8 @@ def _add_render(parser: argparse.ArgumentParser) -> None:
     target.add_argument("--out", type=Path, metavar="DIR", help="training views in shards; resumes by shard")
     target.add_argument("--demo", type=Path, metavar="DIR", help="the demo sequence and its reference")
     target.add_argument("--videos", type=Path, metavar="DIR", help="videos for `nocsfm evaluate-tracking`; resumes")
-    split_help = "test: meshes that training never sees"
-    parser.add_argument("--split", default="train", choices=("train", "test"), help=split_help)
+    split_help = "test: meshes that training never sees (default: train, for videos test)"
+    parser.add_argument("--split", choices=("train", "test"), help=split_help)
     parser.add_argument("--hands", action="store_true", help="hands on the objects: for evaluate --hands")
     parser.add_argument(
         "--clusters", type=_positive, default=1000, metavar="N", help="objects, six views each"
@@ -270,9 +270,11 @@ def _run_render(options: argparse.Namespace) -> None:
 
     cache = options.cache or DEFAULT_CACHE
     if options.videos is not None:
-        render_videos(options.videos, cache, options.workers, report=partial(print, flush=True))
+        heldout = options.split != "train"
+        render_videos(options.videos, cache, options.workers, heldout, report=partial(print, flush=True))
         return
-    job = RenderJob(options.out, cache, options.clusters, options.split, options.seed, hands=options.hands)
+    split = options.split or "train"
+    job = RenderJob(options.out, cache, options.clusters, split, options.seed, hands=options.hands)
     render_views(job, options.workers, lambda progress: print(progress, flush=True))
 
 

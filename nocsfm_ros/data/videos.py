@@ -1,5 +1,7 @@
 """`nocsfm render --videos DIR`: videos of held-out objects with their truth, to measure tracking.
 
+Those of `--split train` show other objects in the same ways, for whatever is to be fitted to tracking.
+
 Every video begins with the object in view and near the reference's side. KINDS says what then makes it hard.
 """
 
@@ -68,25 +70,27 @@ class Video:
 
     kind: str
     number: int
+    heldout: bool = True
 
     @property
     def name(self) -> str:
         """Its folder."""
-        return f"{self.kind}_{self.number}"
+        return f"{self.kind}_{self.number}" if self.heldout else f"{self.kind}_train_{self.number}"
 
     @property
     def seed(self) -> list[int]:
         """Of everything in it."""
-        return [30, list(KINDS).index(self.kind), self.number]
+        return [30 if self.heldout else 31, list(KINDS).index(self.kind), self.number]
 
 
-def all_videos() -> list[Video]:
-    """The whole set."""
-    return [Video(kind, number) for kind, count in KINDS.items() for number in range(count)]
+def all_videos(heldout: bool = True) -> list[Video]:
+    """The whole set, of held-out or of training objects."""
+    return [Video(kind, number, heldout) for kind, count in KINDS.items() for number in range(count)]
 
 
 def render_videos(
-    folder: Path, cache: Path, workers: int, num_frames: int = NUM_FRAMES, report: Callable[[str], None] = print
+    folder: Path, cache: Path, workers: int, heldout: bool = True, num_frames: int = NUM_FRAMES,
+    report: Callable[[str], None] = print,
 ) -> None:
     """Render the videos that are not there yet, each complete or not at all.
 
@@ -94,15 +98,17 @@ def render_videos(
         folder: gets a folder per video, see data.sequences.
         cache: of parsed meshes.
         workers: processes.
+        heldout: show objects that training never sees.
         num_frames: moments of each; those of "dropped" have fewer pictures.
         report: gets a line per video.
 
     Raises:
         ConfigError: no off-screen OpenGL here, or no meshes.
     """
-    build_cache(cache, workers)
-    missing = [video for video in all_videos() if not (folder / video.name / "sequence").is_dir()]
-    total = len(all_videos())
+    build_cache(cache, workers, for_training=not heldout)
+    videos = all_videos(heldout)
+    missing = [video for video in videos if not (folder / video.name / "sequence").is_dir()]
+    total = len(videos)
     with worker_pool(min(workers, len(missing)), enter_render_process) as pool:
         running = {pool.submit(partial(_render_video, folder, cache, num_frames), video): video for video in missing}
         try:
@@ -129,7 +135,7 @@ class Stage:
 
     Args:
         video: which.
-        library: of meshes; held-out ones are shown.
+        library: of meshes.
         renderer: with NUM_SURFACES surfaces.
     """
 
@@ -150,7 +156,7 @@ class Stage:
             wall_behind(rng, hull, NUM_SURFACES), *self._draw_clutter(hull, floor),
         ]
         self.hand = [] if self._is_standing else self._draw_hand(hull)
-        index = int(rng.choice(library.indices(heldout=True, kind="procedural")))
+        index = int(rng.choice(library.indices(video.heldout, kind="procedural")))
         self.passer_by = with_random_look(
             Item(library.mesh(index), np.eye(4), 0.5 * self.target.diagonal_m, OCCLUDER), rng, NUM_SURFACES, 0.2
         )
@@ -254,10 +260,11 @@ class Stage:
         )
 
     def _draw_target(self) -> tuple[Target, Float64Array]:
-        """A held-out object, printed and catalogue ones in turn, upright, seen from above; and the up direction."""
+        """An object of the split, printed and catalogue ones in turn, upright, seen from above; and the up direction."""
         rng = self.rng
         is_printed = (self.video.number + list(KINDS).index(self.video.kind)) % 2
-        index = int(rng.choice(self.library.indices(heldout=True, kind="procedural" if is_printed else "catalogue")))
+        kind = "procedural" if is_printed else "catalogue"
+        index = int(rng.choice(self.library.indices(self.video.heldout, kind)))
         elevation = np.radians(rng.uniform(20, 50))
         up = np.array([0, -np.cos(elevation), -np.sin(elevation)])
         diagonal_m = float(rng.uniform(*DIAGONALS_M))
@@ -292,7 +299,8 @@ class Stage:
 
     def _clutter(self, hull: Float64Array, floor: float) -> list[Item]:
         """Things on the table, none of them the object; for look_alikes three of its shape in other prints."""
-        items = clutter_around(self.rng, self.library, self.target, hull, self.up, floor, True, NUM_SURFACES)
+        heldout = self.video.heldout
+        items = clutter_around(self.rng, self.library, self.target, hull, self.up, floor, heldout, NUM_SURFACES)
         items = [item for item in items if item.mesh.name != self.target.look.mesh.name]
         if self.video.kind == "look_alikes":
             for number, (right, away) in enumerate(((-1.5, 0.3), (1.5, 0.2), (0.2, 1.6))):

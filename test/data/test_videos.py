@@ -32,8 +32,16 @@ def of(*kinds: str) -> pytest.MarkDecorator:
 
 
 def test_there_are_twenty_videos_or_more_of_other_seeds() -> None:
+    videos = all_videos() + all_videos(heldout=False)
     assert len(all_videos()) >= 20
-    assert len({tuple(video.seed) for video in all_videos()}) == len(all_videos())
+    assert len({tuple(video.seed) for video in videos}) == len({video.name for video in videos}) == len(videos)
+
+
+@pytest.mark.parametrize("heldout", [True, False])
+def test_object_is_of_the_videos_split(heldout: bool, library: MeshLibrary, renderer: Renderer) -> None:
+    for number in range(2):
+        stage = Stage(Video("camera", number, heldout), library, renderer)
+        assert library.is_heldout[stage.target.index] == heldout
 
 
 @of("slow")
