@@ -60,6 +60,9 @@ LOOK_WEIGHT = 2.0  # similarity against geometric fit, when refined poses are co
 COLOUR_WEIGHT = 1.0  # misfit of the colours, likewise: features hardly see a turn of 20 degrees
 COLOURS_DEG = 45.0  # further round, shading has changed too much for colours to be compared
 UNREFINED_COVARIANCE = np.diag([0.01**2] * 3 + [0.2**2] * 3)  # a pose from the flow alone: 1 cm, 0.2 rad
+# What the residuals do not see is how right the memory is, as a deviation: of scale_m, and radians. Fitted by
+# benchmarks/fit_covariance.py to videos of training objects
+MEMORY_SHIFT, MEMORY_TURN = 0.0, 0.0
 
 
 @dataclass(frozen=True)
@@ -266,7 +269,7 @@ class Estimator:
             pose=best.pose, mask=mask, nocs=paste(in_object, A, size_wh).astype(np.float32) * mask[..., None],
             crop=look.crop, nocs_map=look.nocs_map, confidence=confidence, inlier_ratio=best.inlier_ratio,
             similarity=similarity, colour=colour, new_share=new_share, residual_m=best.residual_m,
-            covariance=best.covariance, reason=reason,
+            covariance=best.covariance + memory_covariance(best.pose.scale_m), reason=reason,
         )
 
     def mask_as_in(self, frame: RgbdFrame, box_xywh: BoxXywh, view: View) -> BoolArray:
@@ -339,3 +342,8 @@ class Estimator:
         begin = time.perf_counter()
         yield
         self.stage_ms[stage] = self.stage_ms.get(stage, 0.0) + (time.perf_counter() - begin) * 1e3
+
+
+def memory_covariance(scale_m: float, shift: float = MEMORY_SHIFT, turn: float = MEMORY_TURN) -> Float64Array:
+    """(6, 6) of the memory's own error: shift (share of scale_m) and turn (radians), alike in all directions."""
+    return np.diag([(shift * scale_m) ** 2] * 3 + [turn**2] * 3)

@@ -260,7 +260,7 @@ class Stage:
         )
 
     def _draw_target(self) -> tuple[Target, Float64Array]:
-        """An object of the split, printed and catalogue ones in turn, upright, seen from above; and the up direction."""
+        """An object of the split, printed or of the catalogue, upright, seen from above; and the up direction."""
         rng = self.rng
         is_printed = (self.video.number + list(KINDS).index(self.video.kind)) % 2
         kind = "procedural" if is_printed else "catalogue"

@@ -113,7 +113,7 @@ def _enter_worker(config: Config) -> None:
 
 def _run_video(folder: Path, out: Path, rows: Sequence[str]) -> list[TrackedFrame]:
     source, truths = BagSource(folder / "sequence"), read_truths(folder / "sequence")
-    reference, thing = read_reference(folder, folder.name), _read_object(folder)
+    reference, thing = read_reference(folder, folder.name), read_object(folder)
     fractions, start_ns = visible_fractions(truths), truths[0].stamp_ns
     shown = set(np.linspace(0, len(source) - 1, SHEET_FRAMES).round().astype(int).tolist())
     frames, pictures, captions = list[TrackedFrame](), [reference.rgb], ["reference"]
@@ -191,12 +191,9 @@ def score_track(
     T_est, estimate = track.T_cam_user, track.estimate
     if T_est is None or estimate.pose is None or T_obj_user is None:
         return seen
-    nearest = nearest_symmetry(T_est[:3, :3], truth.T_cam_obj[:3, :3], thing.symmetry)
-    T_true = truth.T_cam_obj @ invert(nearest)
-    shift_m = estimate.pose.t_cam_obj - (T_true @ invert(T_obj_user))[:3, 3]
-    turn_rad = Rotation.from_matrix(T_est[:3, :3] @ T_true[:3, :3].T).as_rotvec()
+    T_true = nearest_truth(T_est, truth, thing)
+    error = pose_error(T_est, T_true, T_obj_user)
     sigma = np.sqrt(np.diag(estimate.covariance))
-    error = np.concatenate([shift_m, turn_rad])
     return replace(
         seen, has_pose=True, rot_err_deg=rotation_angle_deg(T_est[:3, :3], T_true[:3, :3]),
         trans_err_m=float(np.linalg.norm(T_est[:3, 3] - T_true[:3, 3])),
@@ -207,7 +204,22 @@ def score_track(
     )
 
 
-def _read_object(folder: Path) -> VideoObject:
+def nearest_truth(T_est: Float64Array, truth: FrameTruth, thing: VideoObject) -> Float64Array:
+    """(4, 4) of the true poses that look alike, the one nearest to the estimate."""
+    return truth.T_cam_obj @ invert(nearest_symmetry(T_est[:3, :3], truth.T_cam_obj[:3, :3], thing.symmetry))
+
+
+def pose_error(T_est: Float64Array, T_true: Float64Array, T_obj_user: Float64Array) -> Float64Array:
+    """(6,) what PoseEstimate.covariance speaks of: metres and radians along the camera's axes.
+
+    Both poses are of the user's frame; the shift is that of the tracker's own frame, about whose origin it turns.
+    """
+    shift_m = ((T_est - T_true) @ invert(T_obj_user))[:3, 3]
+    return np.concatenate([shift_m, Rotation.from_matrix(T_est[:3, :3] @ T_true[:3, :3].T).as_rotvec()])
+
+
+def read_object(folder: Path) -> VideoObject:
+    """Of a video's folder."""
     facts = json.loads((folder / OBJECT_NAME).read_text(encoding="utf-8"))
     points_m = np.load(folder / POINTS_NAME).astype(np.float64)
     return VideoObject(points_m, float(facts["diagonal_m"]), int(facts["symmetry"]))
