@@ -243,14 +243,12 @@ class Estimator:
             agreement = depth_agreement(best.pose, model, look.frame)
             colour = colour_difference(best.pose, view, look.crop)
             compared = look.colours.compare([view], best.pose)
-            misfit, correlation, seen = None, None, 0.0
-            if compared is not None:
-                misfit, correlation, seen = compared.misfit, compared.correlation, compared.seen
+            correlation, seen = (None, 0.0) if compared is None else (compared.correlation, compared.seen)
             if model.cloud is None:
                 confidence, reason = combine_looks(similarity, certainty)
             else:
                 confidence, reason = combine_scores(
-                    Scores(best.inlier_ratio, agreement, similarity, misfit, correlation, seen, colour, certainty)
+                    Scores(best.inlier_ratio, agreement, similarity, correlation, seen, colour, certainty)
                 )
             if view is not model.views[0]:  # a keyframe has the colours of whatever was followed
                 colour = colour_difference(best.pose, model.views[0], look.crop)

@@ -29,8 +29,7 @@ class Scores(NamedTuple):
         fit: share of the live points that lie on the object, of those on sides that are known.
         agreement: see depth_agreement.
         similarity: see pose_similarity.
-        misfit, correlation, seen: of the colours, see colour_alignment.Comparison. None, None and 0 where too few
-            points are seen. The first says more of plain things, the second of printed ones.
+        correlation, seen: of the colours, see colour_alignment.Comparison; None and 0 where too few points are seen.
         colour: see colour_difference; None where too few points are seen.
         certainty: mean probability of the mask, by the flow.
     """
@@ -38,7 +37,6 @@ class Scores(NamedTuple):
     fit: float
     agreement: float
     similarity: float
-    misfit: float | None
     correlation: float | None
     seen: float
     colour: float | None
@@ -49,18 +47,17 @@ class Scores(NamedTuple):
 # Fitted by benchmarks/fit_confidence.py to 1090 poses on rendered training objects, right, turned and of another
 # object; it is the share of right ones (10 degrees, a tenth of scale_m) among poses of such scores.
 WEIGHTS = {
-    "fit": (1.87, 0.3, 0.95), "agreement": (1.66, 0.5, 1.0), "similarity": (1.67, 0.1, 0.6),
-    "misfit": (0.97, 1.2, 0.2), "correlation": (1.99, 0.0, 0.5), "seen": (1.6, 0.2, 0.8),
+    "fit": (1.91, 0.3, 0.95), "agreement": (1.6, 0.5, 1.0), "similarity": (1.92, 0.1, 0.6),
+    "correlation": (1.87, 0.0, 0.5), "seen": (1.63, 0.2, 0.8),
 }
-BIAS, UNKNOWN = -6.51, 0.7
+BIAS, UNKNOWN = -5.85, 0.7
 # What refutes a pose alone: (impossible, harmless). Plain walls fit plain things in all but features. Colours are in
 # CIELAB: on real tables 15 of 17 right poses lie under 13, a blue pen for a red one at 49. The flow is sure of what it
 # was asked for (0.94 and more when 21 rendered objects were found), and not of a can's lid that fits a rock (0.67)
 VETOES = {"agreement": (0.25, 0.6), "similarity": (0.1, 0.3), "colour": (28.0, 14.0), "certainty": (0.5, 0.85)}
 WORDS = {
     "fit": "{:.0%} of the points fit the object", "agreement": "{:.0%} of the object agrees with the depth",
-    "similarity": "similarity {:.2f} to the reference", "misfit": "colours {:.2f} apart in their places",
-    "correlation": "correlation {:.2f} of the colours",
+    "similarity": "similarity {:.2f} to the reference", "correlation": "correlation {:.2f} of the colours",
     "seen": "{:.0%} of the reference's points are seen", "colour": "colours {:.0f} apart from the reference's",
     "certainty": "mask probability {:.2f}",
 }

@@ -116,9 +116,7 @@ def test_chroma_is_zero_for_grey_and_has_the_sign_of_the_colour() -> None:
     assert chroma(painted((200, 30, 30)).rgb)[0, 0, 0] > 40 and chroma(painted((30, 30, 200)).rgb)[0, 0, 1] < -40
 
 
-GOOD = Scores(
-    fit=0.95, agreement=1.0, similarity=0.6, misfit=0.2, correlation=0.6, seen=0.9, colour=3.0, certainty=0.97
-)
+GOOD = Scores(fit=0.95, agreement=1.0, similarity=0.6, correlation=0.6, seen=0.9, colour=3.0, certainty=0.97)
 
 
 def test_chroma_is_the_same_in_half_the_light() -> None:
@@ -129,7 +127,7 @@ def test_chroma_is_the_same_in_half_the_light() -> None:
 
 def test_good_scores_are_confident_and_unknown_ones_cost_little() -> None:
     assert combine_scores(GOOD)[0] > 0.95
-    assert combine_scores(GOOD._replace(misfit=None, correlation=None, colour=None))[0] > 0.9
+    assert combine_scores(GOOD._replace(correlation=None, colour=None))[0] > 0.9
 
 
 @pytest.mark.parametrize(
@@ -138,7 +136,6 @@ def test_good_scores_are_confident_and_unknown_ones_cost_little() -> None:
         ({"fit": 0.3}, "30% of the points fit the object"),
         ({"agreement": 0.5}, "50% of the object agrees with the depth"),
         ({"similarity": 0.1}, "similarity 0.10 to the reference"),
-        ({"misfit": 1.2}, "colours 1.20 apart in their places"),
         ({"correlation": 0.0}, "correlation 0.00 of the colours"),
         ({"seen": 0.2}, "20% of the reference's points are seen"),
     ],
@@ -149,9 +146,7 @@ def test_each_bad_score_lowers_the_confidence_and_is_named(bad: dict[str, float]
 
 
 def test_middling_scores_in_all_are_no_object() -> None:
-    middling = Scores(
-        fit=0.6, agreement=0.75, similarity=0.2, misfit=0.6, correlation=0.2, seen=0.4, colour=10.0, certainty=0.9
-    )
+    middling = Scores(fit=0.6, agreement=0.75, similarity=0.2, correlation=0.2, seen=0.4, colour=10.0, certainty=0.9)
     assert combine_scores(middling)[0] < 0.15
 
 
