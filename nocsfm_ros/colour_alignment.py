@@ -27,7 +27,7 @@ MAX_RESIDUAL = 3.0  # deviations, when two poses are compared
 ALIKE_PIXELS = 100.0
 MIN_DEVIATION = 0.05
 NOISE_SLOPE = 0.45  # squared slope, both ways, of blurred noise of deviation 1; the Gaussian's own value is 0.44
-PLAIN = 0.02  # squared deviations: a pattern weaker than this is noise
+PLAIN, NOISE = 0.1, 0.02  # squared deviations: a weaker pattern says nothing; and what is none at all
 MIN_SEEN = 0.6  # of the points: a pose that turns them away is no better match
 MIN_GAIN = 0.05  # deviations: plain things fit anywhere, and a smaller gain is no reason to leave what shape says
 UNSEEN = np.radians(60)  # a deviation larger than this says that shape does not see a motion at all
@@ -72,12 +72,14 @@ class Comparison:
         return float(np.abs(self.residuals).clip(0, MAX_RESIDUAL).mean())
 
     @property
-    def correlation(self) -> float:
-        """How much of one pattern the colours share, [-1, 1]: near 0 for plain things, which fit anywhere."""
+    def correlation(self) -> float | None:
+        """How much of one pattern the colours share, [-1, 1]; None for plain things, which fit anywhere."""
         looks = [values.clip(-MAX_RESIDUAL, MAX_RESIDUAL) for values in (self.colours, self.colours + self.residuals)]
         remembered, live = (look - look.mean(axis=0) for look in looks)
-        energy = np.sqrt(np.square(remembered).mean() * np.square(live).mean())
-        return float((remembered * live).mean() / (energy + PLAIN))
+        pattern = float(np.square(remembered).mean())
+        if pattern < PLAIN:
+            return None
+        return float((remembered * live).mean() / (np.sqrt(pattern * np.square(live).mean()) + NOISE))
 
 
 class ColourPicture:
