@@ -17,7 +17,7 @@ from nocsfm_ros.registration import ObjectCloud
 from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, ObjectCrop, SimilarityPose
 
 EMPTY_SLACK, MIN_EMPTY_SLACK_M = 0.06, 0.01  # of scale_m: a place this far before all that was seen there is empty
-EMPTY_REACH = 2  # pixels about a place where all must lie behind it: pose and outline are no better
+EMPTY_REACH = 3  # pixels about a place where all must lie behind it: pose and outline are no better
 
 
 @dataclass(frozen=True)

@@ -210,7 +210,9 @@ class ObjectTracker:
         # past an edge a side comes into view at once: it is as new as another viewpoint
         new_side = nearest_deg >= NEW_SIDE_DEG and estimate.new_share > NEW_SIDE_SHARE
         new = nearest_deg >= gates.keyframe_min_deg or new_side
-        if not (first or new and estimate.confidence >= gates.keyframe_confidence) or _touches_border(box_xywh, frame):
+        is_followed = self.before_last is not None  # where it was just found, the pose is rougher
+        is_due = first or (new and is_followed and estimate.confidence >= gates.keyframe_confidence)
+        if not is_due or _touches_border(box_xywh, frame):
             return
         mask, reference = estimate.mask, self.model.views[0]
         if rotation_angle_deg(reference.R_cam_obj, pose.R_cam_obj) < CLEAN_DEG:

@@ -230,6 +230,16 @@ def test_sure_new_view_becomes_a_keyframe_and_the_reference_stays(
     assert tracker.model.views == [reference] and tracker.state is TrackState.SEARCHING
 
 
+def test_new_view_becomes_a_keyframe_only_where_the_object_was_followed_to(
+    tracker: ObjectTracker, estimator: ScriptedEstimator
+) -> None:
+    estimator.script += [(pose_at(0, 40), 0.9)] * 2
+    tracker.update(frame_at(0))
+    assert len(tracker.model.views) == 1
+    tracker.update(frame_at(1))
+    assert len(tracker.model.views) == 2
+
+
 @pytest.mark.parametrize(("turn_deg", "new_share", "is_kept"), [(6, 0.2, True), (3, 0.2, False), (6, 0.02, False)])
 def test_side_that_comes_into_view_becomes_a_keyframe_before_the_viewpoint_is_new(
     tracker: ObjectTracker, estimator: ScriptedEstimator, turn_deg: float, new_share: float, is_kept: bool
