@@ -1,6 +1,6 @@
 """Fit the confidence: what share of poses with such scores is right?
 
-    python benchmarks/fit_confidence.py --data data/train --pairs 520
+    python benchmarks/fit_confidence.py --data data/train --pairs 800
 
 Poses of rendered training objects under another light, with the noise, the holes and the displaced edges of a depth
 camera: what a search finds of the right object, of another one that looks like it, and some of both turned at random
@@ -157,7 +157,7 @@ def main() -> None:
     """Collect, fit, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data/train"), help="views of nocsfm render")
-    parser.add_argument("--pairs", type=int, default=520)
+    parser.add_argument("--pairs", type=int, default=800)
     options = parser.parse_args()
     torch.set_num_threads(1)
     scores, right, other = collect(options.data, options.pairs)

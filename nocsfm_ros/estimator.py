@@ -62,7 +62,7 @@ COLOURS_DEG = 45.0  # further round, shading has changed too much for colours to
 UNREFINED_COVARIANCE = np.diag([0.01**2] * 3 + [0.2**2] * 3)  # a pose from the flow alone: 1 cm, 0.2 rad
 # What the residuals do not see is how right the memory is, as a deviation: of scale_m, and radians. Fitted by
 # benchmarks/fit_covariance.py to videos of training objects
-MEMORY_SHIFT, MEMORY_TURN = 0.0, 0.0
+MEMORY_SHIFT, MEMORY_TURN = 0.0017, 0.0049
 
 
 @dataclass(frozen=True)

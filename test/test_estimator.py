@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from nocsfm_ros.config import Config
-from nocsfm_ros.estimator import Estimator
+from nocsfm_ros.estimator import MEMORY_SHIFT, MEMORY_TURN, Estimator, memory_covariance
 from nocsfm_ros.geometry.crops import box_from_mask
 from nocsfm_ros.masks import within_memory
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.localiser import encode_reference, part_around
 from nocsfm_ros.object_model import ObjectModel
-from nocsfm_ros.registration import ObjectCloud
-from nocsfm_ros.types import PoseEstimate, RgbdFrame, SimilarityPose, Uint8Array
+from nocsfm_ros.registration import ObjectCloud, Registration
+from nocsfm_ros.types import ObjectCrop, PoseEstimate, RgbdFrame, SimilarityPose, Uint8Array
 
 
 class CountingBackbone:
@@ -81,6 +81,20 @@ def test_mask_ends_near_the_known_box_and_keeps_pixels_without_depth() -> None:
     pose = SimilarityPose(np.eye(3), np.array([0, 0, 1.0]), 0.4)
     assert within_memory(np.ones((1, 3), bool), points_obj, pose, model).tolist() == [[True, True, False]]
     assert within_memory(np.ones((1, 3), bool), np.full_like(points_obj, np.nan), pose, model).all()
+
+
+def test_answers_covariance_is_that_of_the_fit_and_of_the_memory() -> None:
+    nothing: Any = None
+    estimator = Estimator(nothing, CountingBackbone(), Config())  # type: ignore[arg-type]
+    crop = ObjectCrop(np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), np.float32), np.eye(3), np.eye(3))
+    nocs_map = SimpleNamespace(nocs=np.zeros((4, 4, 3), np.float32))
+    view = SimpleNamespace(nocs_in_object=lambda nocs, _: nocs)
+    look: Any = SimpleNamespace(crop=crop, frame=SimpleNamespace(size_wh=(4, 4)), view=view, nocs_map=nocs_map)
+    fit = Registration(SimilarityPose(np.eye(3), np.array([0, 0, 1.0]), 0.5), 1.0, 0.0, np.eye(6))
+    answer = estimator._answer(look, np.ones((4, 4), bool), "", fit)
+    np.testing.assert_allclose(answer.covariance - np.eye(6), memory_covariance(0.5))
+    shift_m, turn = np.sqrt(np.diag(memory_covariance(0.5))[[0, 3]])
+    assert shift_m == pytest.approx(0.5 * MEMORY_SHIFT) and turn == pytest.approx(MEMORY_TURN) and turn > 0
 
 
 def test_part_of_a_picture_is_looked_for_as_the_whole_would_be() -> None:
