@@ -210,6 +210,11 @@ def _frozen_autoencoder(config: TrainConfig, out: Path, start: Path | None) -> A
         source = weights_folder("") / "autoencoder"
     elif name:
         source = folder_or_hub_id(name)
+    elif not (out / "autoencoder").is_dir():
+        raise ConfigError(
+            f"--out {out}", got="no autoencoder/ in it", expected="the one that the flow is to work in",
+            mend=f"`nocsfm train autoencoder --out {out}` first, or set network.autoencoder: {EMBEDDED_NAME}",
+        )
     autoencoder = Autoencoder.from_pretrained(source)
     if source != out / "autoencoder":
         autoencoder.save_pretrained(out / "autoencoder")

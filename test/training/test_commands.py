@@ -168,7 +168,7 @@ def test_flow_before_its_autoencoder_is_refused_whatever_state_that_has(
     command = ["train", "flow", "--data", str(views_folder), "--out", str(tmp_path), "--steps", "2"]
     assert cli.main(command) == cli.USER_ERROR
     message = capsys.readouterr().err
-    assert str(tmp_path / "autoencoder") in message and "--resume" not in message
+    assert f"train autoencoder --out {tmp_path}" in message and "embedded" in message and "--resume" not in message
 
 
 def test_unet_on_a_latent_of_other_cells_is_refused(views_folder: Path, tmp_path: Path) -> None:
