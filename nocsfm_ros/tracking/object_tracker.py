@@ -121,10 +121,10 @@ class ObjectTracker:
         return sure and not self._owner(estimate), likeness(estimate)
 
     def _needed_confidence(self, estimate: PoseEstimate) -> float:
-        """To take up tracking: less by the reference alone, and where the object was lost."""
+        """To take up tracking: less by the reference alone, whose depth has been checked, and where it was lost."""
         gates, pose, last = self.config.tracking, estimate.pose, self.last
         is_where_lost = pose is not None and last is not None and not self._jump(pose, last, allowed=1)
-        by_reference_alone = len(self.model.views) == 1
+        by_reference_alone = len(self.model.views) == 1 and self.model.scale_m is not None
         return gates.acquire_confidence if by_reference_alone or is_where_lost else gates.reacquire_confidence
 
     def _gated(self, estimate: PoseEstimate, threshold: float, last: SimilarityPose | None) -> PoseEstimate:

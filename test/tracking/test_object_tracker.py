@@ -133,6 +133,12 @@ def test_object_with_keyframes_must_be_surer_elsewhere_than_where_it_was_lost(
     assert tracker.update(frame_at(3)).state is TrackState.TRACKING
 
 
+def test_reference_without_depth_must_be_surer(tracker: ObjectTracker, estimator: ScriptedEstimator) -> None:
+    tracker.model.scale_m = None
+    estimator.script += [(pose_at(), 0.6)]
+    assert tracker.update(frame_at(0)).state is TrackState.SEARCHING
+
+
 def test_search_looks_at_the_next_candidates_in_the_next_frame(
     tracker: ObjectTracker, estimator: ScriptedEstimator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
