@@ -22,7 +22,7 @@ from scipy.stats import chi2
 from nocsfm_ros.config import Config
 from nocsfm_ros.data.bags import BagSource
 from nocsfm_ros.data.sequences import read_reference, read_truths
-from nocsfm_ros.estimator import MEMORY_SHIFT, MEMORY_TURN, memory_covariance
+from nocsfm_ros.estimator import memory_covariance
 from nocsfm_ros.evaluation.tracking import nearest_truth, pose_error, read_object, run_row
 from nocsfm_ros.tracking.tracker import Tracker, build_tracker
 from nocsfm_ros.types import Float64Array
@@ -43,7 +43,7 @@ def errors_of(folder: Path, tracker: Tracker) -> Iterator[tuple[Float64Array, Fl
         error = pose_error(T_est, nearest_truth(T_est, truths[index], thing), T_obj_user)
         turn_deg, shift_m = np.degrees(np.linalg.norm(error[3:])), np.linalg.norm(error[:3])
         if turn_deg < RIGHT_DEG and shift_m < RIGHT_SHARE * pose.scale_m:
-            of_fit = track.estimate.covariance - memory_covariance(pose.scale_m, MEMORY_SHIFT, MEMORY_TURN)
+            of_fit = track.estimate.covariance - memory_covariance(pose.scale_m)
             yield error, of_fit, pose.scale_m
 
 
@@ -79,11 +79,11 @@ def main() -> None:
     print(f"MEMORY_SHIFT {shift:.4f}, MEMORY_TURN {turn:.4f}; expected {chi2.median(3):.2f} each, {chi2.median(6):.2f}")
     for name, constants in (("fit alone", (0.0, 0.0)), ("with them", (shift, turn))):
         widened = covariances + np.stack([memory_covariance(scale_m, *constants) for scale_m in scales_m])
-        medians = (
+        of_shift, of_turn, of_both = (
             np.median(squared(errors[:, part], widened[:, part, part]))
             for part in (slice(0, 3), slice(3, 6), slice(0, 6))
         )
-        print(f"{name}: shift {next(medians):.2f}, turn {next(medians):.2f}, both {next(medians):.2f}")
+        print(f"{name}: shift {of_shift:.2f}, turn {of_turn:.2f}, both {of_both:.2f}")
 
 
 if __name__ == "__main__":

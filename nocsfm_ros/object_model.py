@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -16,8 +17,14 @@ from nocsfm_ros.matching.localiser import ReferenceFeatures
 from nocsfm_ros.registration import ObjectCloud
 from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, ObjectCrop, SimilarityPose
 
-EMPTY_SLACK, MIN_EMPTY_SLACK_M = 0.06, 0.01  # of scale_m: a place this far before all that was seen there is empty
+DEPTH_TOLERANCE = 0.06  # of scale_m: what lies further before or behind a measured surface contradicts it
+MIN_TOLERANCE_M = 0.01
 EMPTY_REACH = 3  # pixels about a place where all must lie behind it: pose and outline are no better
+
+
+def depth_tolerance_m(scale_m: float) -> float:
+    """Metres by which a right pose's points may differ from the measured depth."""
+    return max(DEPTH_TOLERANCE * scale_m, MIN_TOLERANCE_M)
 
 
 @dataclass(frozen=True)
@@ -62,12 +69,14 @@ class View:
     def looks_through(self, points_obj: Float64Array, scale_m: float) -> BoolArray:
         """Which of the points (N, 3), metres, lie where the camera saw that nothing is."""
         points_cam = transform(self.T_cam_obj, points_obj)
-        around = np.ones((2 * EMPTY_REACH + 1,) * 2, np.uint8)
-        nearest_m = np.asarray(cv2.erode(self.crop.depth_m, around), np.float32)  # 0 where one is unknown
-        measured_m = depth_at(nearest_m, project(points_cam, self.crop.K_crop))
-        slack_m = max(EMPTY_SLACK * scale_m, MIN_EMPTY_SLACK_M)
-        result: BoolArray = (points_cam[:, 2] > 0) & (points_cam[:, 2] < measured_m - slack_m)
+        measured_m = depth_at(self._nearest_around_m, project(points_cam, self.crop.K_crop))
+        result: BoolArray = (points_cam[:, 2] > 0) & (points_cam[:, 2] < measured_m - depth_tolerance_m(scale_m))
         return result
+
+    @cached_property
+    def _nearest_around_m(self) -> Float32Array:
+        """(S, S) the crop's smallest depth within EMPTY_REACH of each pixel, 0 where one is unknown."""
+        return np.asarray(cv2.erode(self.crop.depth_m, np.ones((2 * EMPTY_REACH + 1,) * 2, np.uint8)), np.float32)
 
     def pose_from_anchor(self, anchor: SimilarityPose, scale_m: float) -> SimilarityPose:
         """The object's pose from that of this view's anchored frame."""

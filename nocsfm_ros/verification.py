@@ -12,11 +12,9 @@ from nocsfm_ros.geometry.camera import depth_at, project
 from nocsfm_ros.geometry.transforms import invert, transform
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.matcher import cell_mask
-from nocsfm_ros.object_model import ObjectModel, View
+from nocsfm_ros.object_model import ObjectModel, View, depth_tolerance_m
 from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, ObjectCrop, RgbdFrame, SimilarityPose, Uint8Array
 
-DEPTH_TOLERANCE = 0.06  # of scale_m: a memory point further in front of the measured surface contradicts the pose
-MIN_TOLERANCE_M = 0.01
 MAX_CHECKED = 400
 MIN_CHECKED = 10
 THIN_SAMPLES = 4  # per cell and side, where the cells' middles alone are too few
@@ -86,7 +84,7 @@ def depth_agreement(pose: SimilarityPose, model: ObjectModel, frame: RgbdFrame) 
     known = measured > 0
     if known.sum() < MIN_CHECKED:
         return 0.0
-    tolerance_m = _tolerance_m(pose)
+    tolerance_m = depth_tolerance_m(pose.scale_m)
     seen_through = measured[known] > points_cam[known, 2] + tolerance_m
     hidden = measured[known] < points_cam[known, 2] - tolerance_m
     visible = ~hidden
@@ -103,7 +101,7 @@ def is_new_side(pose: SimilarityPose, points_cam: Float64Array, model: ObjectMod
     if model.cloud is None:
         return np.zeros(len(points_cam), bool)
     points_obj = transform(invert(pose.T_cam_obj), points_cam)
-    tolerance_m = _tolerance_m(pose)
+    tolerance_m = depth_tolerance_m(pose.scale_m)
     index, distance_m = model.cloud.nearest(points_obj)
     is_near = distance_m <= tolerance_m
     hidden = np.ones(len(points_obj), bool)
@@ -134,7 +132,7 @@ def pose_similarity(pose: SimilarityPose, view: View, crop: ObjectCrop, features
         measured = depth_at(crop.depth_m, pixels_uv)
         cells = np.floor((np.nan_to_num(pixels_uv, nan=-1e6) + 0.5) / features.stride).astype(int)
         inside = (cells >= 0).all(axis=1) & (cells < features.features.shape[1::-1]).all(axis=1)
-        inside &= (measured > 0) & (measured > points_cam[:, 2] - _tolerance_m(pose))
+        inside &= (measured > 0) & (measured > points_cam[:, 2] - depth_tolerance_m(pose.scale_m))
         if inside.sum() >= MIN_CHECKED * per_cell:
             seen, live = reference[inside], features.features[cells[inside, 1], cells[inside, 0]]
             return 0.5 * (_mean_cosine(seen, live) + _mean_cosine(seen - seen.mean(axis=0), live - live.mean(axis=0)))
@@ -174,7 +172,7 @@ def seen_points(
     points_cam = transform(pose.T_cam_obj, points_obj)
     pixels_uv = project(points_cam, crop.K_crop)
     measured = depth_at(crop.depth_m, pixels_uv)  # 0 outside the crop
-    seen: BoolArray = (measured > 0) & (np.abs(measured - points_cam[:, 2]) < _tolerance_m(pose))
+    seen: BoolArray = (measured > 0) & (np.abs(measured - points_cam[:, 2]) < depth_tolerance_m(pose.scale_m))
     return points_cam, pixels_uv, seen
 
 
@@ -247,10 +245,6 @@ def _best_cosine(a: Float32Array, b: Float32Array) -> float:
     lengths = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)
     cosine = a @ b.T / np.maximum(lengths, 1e-9)
     return 0.5 * float(cosine.max(axis=1).mean() + cosine.max(axis=0).mean())
-
-
-def _tolerance_m(pose: SimilarityPose) -> float:
-    return max(DEPTH_TOLERANCE * pose.scale_m, MIN_TOLERANCE_M)
 
 
 def _ramp(value: float, ends: Sequence[float]) -> float:

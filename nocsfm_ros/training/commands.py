@@ -203,21 +203,22 @@ def build_velocity(config: TrainConfig, autoencoder: Autoencoder, context_channe
 def _frozen_autoencoder(config: TrainConfig, out: Path, start: Path | None) -> Autoencoder:
     """The autoencoder that the settings name, copied into `out` so that its weights are whole."""
     name = config.network.autoencoder
-    source: Path | str = out / "autoencoder"
+    own = out / "autoencoder"
+    source: Path | str = own
     if start is not None:
         source = start / "autoencoder"
     elif name == EMBEDDED_NAME:
         source = weights_folder("") / "autoencoder"
     elif name:
         source = folder_or_hub_id(name)
-    elif not (out / "autoencoder").is_dir():
+    elif not own.is_dir():
         raise ConfigError(
             f"--out {out}", got="no autoencoder/ in it", expected="the one that the flow is to work in",
             mend=f"`nocsfm train autoencoder --out {out}` first, or set network.autoencoder: {EMBEDDED_NAME}",
         )
     autoencoder = Autoencoder.from_pretrained(source)
-    if source != out / "autoencoder":
-        autoencoder.save_pretrained(out / "autoencoder")
+    if source != own:
+        autoencoder.save_pretrained(own)
     return autoencoder
 
 
