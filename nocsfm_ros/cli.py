@@ -172,7 +172,7 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_train)
     parser.add_argument(
-        "model", choices=("autoencoder", "flow", "refiner", "all", "compare", "backbone"),
+        "model", choices=("autoencoder", "flow", "all", "compare", "backbone"),
         help="all: both inside one clock; compare: the flow with and without background, as a figure; backbone: what "
         "finds and matches objects",
     )

@@ -22,7 +22,6 @@ from nocsfm_ros.flow.model import Velocity, load_velocity
 from nocsfm_ros.flow.transformer import VelocityTransformer
 from nocsfm_ros.flow.velocity import PATCH, VelocityNetwork
 from nocsfm_ros.matching.backbone import load_backbone
-from nocsfm_ros.refinement.network import PoseRefiner, load_refiner
 from nocsfm_ros.training.autoencoder import reconstruct, start_from_patches, train_autoencoder
 from nocsfm_ros.training.config import (
     PAGE,
@@ -39,14 +38,13 @@ from nocsfm_ros.training.loop import TrainingRun
 from nocsfm_ros.training.match_samples import MatchSamples
 from nocsfm_ros.training.monitor import Monitor, Watched, read_log
 from nocsfm_ros.training.pairs import PairSampler
-from nocsfm_ros.training.refiner import RefinerSamples, train_refiner
 from nocsfm_ros.training.samples import Samples
 from nocsfm_ros.training.student import TILES, Student, train_backbone
 from nocsfm_ros.training.view_tensors import FEATURES
 
 Report = Callable[[str], None]
 EMBEDDED_NAME = "embedded"
-PARTS = ("autoencoder", "flow", "refiner", "backbone")
+PARTS = ("autoencoder", "flow", "backbone")
 
 
 def train(part: str, config: TrainConfig, out: Path, report: Report, start: Path | None = None) -> None:
@@ -78,7 +76,7 @@ def train(part: str, config: TrainConfig, out: Path, report: Report, start: Path
         if part == "backbone":
             _train_backbone(config, out, report, device)
         else:
-            trainings = {"autoencoder": _train_autoencoder, "flow": _train_flow, "refiner": _train_refiner}
+            trainings = {"autoencoder": _train_autoencoder, "flow": _train_flow}
             trainings[part](config, out, report, start, device)
 
 
@@ -147,16 +145,6 @@ def _train_flow(config: TrainConfig, out: Path, report: Report, start: Path | No
     velocity.save_pretrained(out / "velocity", safe_serialization=True)
     settings = {"model": {"weights": str(out.resolve()), "backbone": config.network.backbone}}
     (out / "tracker.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-
-
-def _train_refiner(config: TrainConfig, out: Path, report: Report, start: Path | None, device: str) -> None:
-    model = PoseRefiner() if start is None else load_refiner(start / "refiner")
-    torch.nn.Module.to(model, device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    samples = RefinerSamples(_watched_sampler(config, (), device), config.log.sample_pairs, model)
-    run, monitor = _begin(model, config, out / "refiner_run", samples, report)
-    train_refiner(_sampler(config, config.data.train, (), device), model, run, monitor)
-    monitor.close()
-    model.save_pretrained(out / "refiner", safe_serialization=True)
 
 
 def _train_backbone(config: TrainConfig, out: Path, report: Report, device: str) -> None:

@@ -192,7 +192,6 @@ BACKBONE = TrainConfig(
     schedule=ScheduleConfig(learning_rate=5e-4, ema_decay=0.999), network=NetworkConfig(crop_side=CROP_SIZE)
 )
 
-REFINER = TrainConfig(schedule=ScheduleConfig(batch=6))
 
 
 @dataclass(frozen=True)

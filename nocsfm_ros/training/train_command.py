@@ -11,7 +11,7 @@ from nocsfm_ros.config import read_values, replace_values
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.training.commands import train, train_all
 from nocsfm_ros.training.comparison import train_comparison
-from nocsfm_ros.training.config import AUTOENCODER, BACKBONE, FLOW, PAGE, REFINER, TrainAllConfig, TrainConfig
+from nocsfm_ros.training.config import AUTOENCODER, BACKBONE, FLOW, PAGE, TrainAllConfig, TrainConfig
 
 OPTION_KEYS = {
     "data": "data.train", "validation": "data.validation", "hours": "schedule.hours", "steps": "schedule.steps",
@@ -28,8 +28,8 @@ def run_train(options: argparse.Namespace, report: Callable[[str], None]) -> Non
             f"--out {options.out}", got=f"the state of an earlier training in {states[0].parent.name}/",
             expected="none", mend="add --resume to go on with it, or name another folder",
         )
-    if options.start is not None and options.model not in ("autoencoder", "flow", "refiner"):
-        raise ConfigError("--start", got=f"it with {options.model}", expected="it with autoencoder, flow or refiner")
+    if options.start is not None and options.model not in ("autoencoder", "flow"):
+        raise ConfigError("--start", got=f"it with {options.model}", expected="it with autoencoder or flow")
     if options.model == "all":
         train_all(all_config(options), options.out, report)
     elif options.model == "compare":
@@ -40,7 +40,7 @@ def run_train(options: argparse.Namespace, report: Callable[[str], None]) -> Non
 
 def one_config(options: argparse.Namespace) -> TrainConfig:
     """Settings of one training: defaults, then the file, then single options."""
-    defaults = {"autoencoder": AUTOENCODER, "backbone": BACKBONE, "refiner": REFINER}.get(options.model, FLOW)
+    defaults = {"autoencoder": AUTOENCODER, "backbone": BACKBONE}.get(options.model, FLOW)
     return replace_values(defaults, _file_values(options) | _given(options), PAGE)
 
 

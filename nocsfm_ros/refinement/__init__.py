@@ -1,1 +1,0 @@
-"""Render and compare: how a supposed pose must move, and how right it is."""
