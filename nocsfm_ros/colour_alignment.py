@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from scipy.linalg import block_diag
 
 from nocsfm_ros.geometry.transforms import moved
 from nocsfm_ros.object_model import View
@@ -55,13 +56,15 @@ class Comparison:
     Attributes:
         points_cam: (N, 3) metres.
         pixels_uv: (N, 2) in the crop.
-        residuals: (N, 3) differences in colour, deviations.
-        colours: (N, 3) of the views, each channel's median in each taken out, deviations.
+        shadings: (N, M) orthonormal columns: the lamp and the slopes across the object, of each view.
+        residuals: (N, 3) differences in colour, the shadings taken out, deviations.
+        colours: (N, 3) of the views, likewise.
         seen: share of the views' points, [0, 1].
     """
 
     points_cam: Float64Array
     pixels_uv: Float32Array
+    shadings: Float64Array
     residuals: Float32Array
     colours: Float32Array
     seen: float
@@ -93,11 +96,12 @@ class ColourPicture:
         ]
 
     def compare(self, views: Sequence[View], pose: SimilarityPose) -> Comparison | None:
-        """Residuals of one or more views, each channel's median in each taken out: the lamp's colour.
+        """Residuals of one or more views, what another lamp explains taken out.
 
         Views with fewer than MIN_POINTS seen points are left out; None where none is left.
         """
         parts, num_points = list[tuple[Float64Array, Float32Array, Float32Array, Float32Array]](), 0
+        bases: list[Float64Array] = []
         for view in views:
             step = 1 + len(view.colours) // MAX_POINTS
             points_cam, pixels_uv, seen = seen_points(pose, view.colour_points_obj[::step], self.crop)
@@ -105,13 +109,17 @@ class ColourPicture:
                 continue
             pixels = pixels_uv[seen].astype(np.float32)
             colours = view.colours[::step][seen]
-            residuals = _centred(_sampled(self.look, pixels) - colours)
-            parts.append((points_cam[seen], pixels, residuals, _centred(colours)))
+            shadings = _shadings(points_cam[seen])
+            residuals = _unshaded(_sampled(self.look, pixels) - colours, shadings)
+            parts.append((points_cam[seen], pixels, residuals, _unshaded(colours, shadings)))
+            bases.append(shadings)
             num_points += len(seen)
         if not parts:
             return None
         points_cam, pixels, residuals, colours = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return Comparison(points_cam, pixels, residuals, colours, len(points_cam) / num_points)
+        return Comparison(
+            points_cam, pixels, block_diag(*bases), residuals, colours, len(points_cam) / num_points
+        )
 
     def normal_equations(
         self, compared: Comparison, pose: SimilarityPose, trust: Float64Array | float = 1.0
@@ -127,7 +135,9 @@ class ColourPicture:
         along_u, along_v = (slope * np.sqrt(trust) for slope in self._slopes_at(compared))
         by_shift = along_u[:, :, None] * du[:, None] + along_v[:, :, None] * dv[:, None]  # (N, channel, xyz)
         by_turn = np.cross((compared.points_cam - pose.t_cam_obj)[:, None], by_shift)
-        J = np.concatenate([by_shift, by_turn], axis=2).reshape(-1, 6)
+        J = np.concatenate([by_shift, by_turn], axis=2)
+        flat = J.reshape(len(J), -1)
+        J = (flat - compared.shadings @ (compared.shadings.T @ flat)).reshape(-1, 6)
         r = compared.residuals.reshape(-1).astype(np.float64)
         variance = max(1.4826 * float(np.median(np.abs(r))), MIN_DEVIATION) ** 2
         weights = np.minimum(1.0, OUTLIER / np.maximum(np.abs(r), 1e-9)) / (ALIKE_PIXELS * variance)
@@ -224,9 +234,15 @@ def _moved(pose: SimilarityPose, motion: Float64Array) -> SimilarityPose:
     return SimilarityPose(T_cam_obj[:3, :3], T_cam_obj[:3, 3], pose.scale_m)
 
 
-def _centred(colours: Float32Array) -> Float32Array:
-    """(N, 3) without each channel's median, deviations."""
-    return np.asarray((colours - np.median(colours, axis=0)) / DEVIATION, np.float32)
+def _shadings(points_cam: Float64Array) -> Float64Array:
+    """(N, 4) orthonormal: what another lamp can do to the logarithms of colours, a constant and slopes in space."""
+    return np.asarray(np.linalg.qr(np.column_stack([np.ones(len(points_cam)), points_cam]))[0])
+
+
+def _unshaded(colours: Float32Array, shadings: Float64Array) -> Float32Array:
+    """(N, 3) without each channel's median and the shadings, deviations."""
+    centred = (colours - np.median(colours, axis=0)) / DEVIATION
+    return np.asarray(centred - shadings @ (shadings.T @ centred.clip(-MAX_RESIDUAL, MAX_RESIDUAL)), np.float32)
 
 
 def _sampled(image: Float32Array, pixels_uv: Float32Array) -> Float32Array:

@@ -72,6 +72,18 @@ def test_another_lamp_does_not_matter() -> None:
     assert error_deg(align_colours(started(4.0), [view_of(printed())], ColourPicture(crop_of(lit)))) < 1.0
 
 
+def shaded(contrast: float, slope: float) -> Uint8Array:
+    """The print, fainter, under a lamp that darkens it to one side."""
+    faint = 110 + contrast * (printed().astype(np.float32) - 110)
+    return np.asarray((faint * np.exp(np.linspace(-slope, slope, SIDE))[None, :, None]).clip(0, 255), np.uint8)
+
+
+def test_faint_print_is_followed_through_another_shading() -> None:
+    start = started(shift_m=-0.006, covariance=SEES_NO_SLIDE)
+    found = align_colours(start, [view_of(shaded(0.1, -0.7))], ColourPicture(crop_of(shaded(0.1, 0.4))))
+    assert np.linalg.norm(found.pose.t_cam_obj - TRUE.t_cam_obj) < 0.0005
+
+
 def test_plain_object_keeps_its_pose() -> None:
     plain = np.full((SIDE, SIDE, 3), 120, np.uint8)
     noisy = np.clip(plain + np.random.default_rng(0).normal(0, 4, plain.shape), 0, 255).astype(np.uint8)

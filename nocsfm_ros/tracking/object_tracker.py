@@ -31,6 +31,7 @@ SAME_PLACE = 0.5  # share of a mask that lies in another object's mask, from whi
 NEW_SIDE_DEG, NEW_SIDE_SHARE = 5.0, 0.07  # a view that turned less has no other side
 # a keyframe nearer to the reference than this keeps what the flow sees by that picture too, where that is most of it
 CLEAN_DEG, MIN_CLEAN = 30.0, 0.5
+LEAP_DEG = 6.0  # a pose further from the predicted one is rough, or the motion is: no keyframe
 SURER = 0.1  # confidence above the other's that takes its place from it
 # CIELAB chroma that the confidence forgives for the lamp's sake, and what it is worth among look-alikes
 FORGIVEN_COLOUR, COLOUR_WEIGHT = 12.0, 0.1
@@ -187,6 +188,9 @@ class ObjectTracker:
         pose = estimate.pose
         if pose is None:
             return
+        is_steady = self.last is not None and (
+            rotation_angle_deg(self._predicted(frame.stamp_ns).R_cam_obj, pose.R_cam_obj) < LEAP_DEG
+        )
         if self.state is TrackState.TRACKING and self.failures == 0:
             self.before_last, self.before_last_ns = self.last, self.last_ns
         else:
@@ -194,9 +198,9 @@ class ObjectTracker:
             self.velocity.reset()
         self.last, self.last_ns, self.confidence = pose, frame.stamp_ns, estimate.confidence
         self.state, self.failures, self.next_candidate = TrackState.TRACKING, 0, 0
-        self._remember(frame, estimate, pose)
+        self._remember(frame, estimate, pose, is_steady)
 
-    def _remember(self, frame: RgbdFrame, estimate: PoseEstimate, pose: SimilarityPose) -> None:
+    def _remember(self, frame: RgbdFrame, estimate: PoseEstimate, pose: SimilarityPose, is_steady: bool) -> None:
         """The mask feedback, gated: a sure view from a new side becomes a keyframe.
 
         What moves with the object, such as a hand, joins its mask after a while; the user's own picture has none of it.
@@ -210,7 +214,8 @@ class ObjectTracker:
         # past an edge a side comes into view at once: it is as new as another viewpoint
         new_side = nearest_deg >= NEW_SIDE_DEG and estimate.new_share > NEW_SIDE_SHARE
         new = nearest_deg >= gates.keyframe_min_deg or new_side
-        is_followed = self.before_last is not None  # where it was just found, the pose is rougher
+        # where it was just found or leapt, the pose is rougher; but a lone reference steadies nothing
+        is_followed = self.before_last is not None and (is_steady or len(self.model.views) == 1)
         is_due = first or (new and is_followed and estimate.confidence >= gates.keyframe_confidence)
         if not is_due or _touches_border(box_xywh, frame):
             return

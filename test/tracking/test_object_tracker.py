@@ -246,6 +246,20 @@ def test_new_view_becomes_a_keyframe_only_where_the_object_was_followed_to(
     assert len(tracker.model.views) == 2
 
 
+def test_view_that_leaps_from_the_predicted_one_is_no_keyframe(
+    tracker: ObjectTracker, estimator: ScriptedEstimator
+) -> None:
+    acquire(tracker, estimator)
+    steady = [20, 24, 28, 32]  # the first becomes a keyframe, as the reference is alone
+    estimator.script += [(pose_at(0, turn_deg), 0.9) for turn_deg in (*steady, 50)]
+    for number in range(1, 6):
+        tracker.update(frame_at(number))
+    assert tracker.state is TrackState.TRACKING and len(tracker.model.views) == 2
+    estimator.script += [(pose_at(0, 68), 0.9)]  # goes on as fast: the motion it was
+    tracker.update(frame_at(6))
+    assert len(tracker.model.views) == 3
+
+
 @pytest.mark.parametrize(("turn_deg", "new_share", "is_kept"), [(6, 0.2, True), (3, 0.2, False), (6, 0.02, False)])
 def test_side_that_comes_into_view_becomes_a_keyframe_before_the_viewpoint_is_new(
     tracker: ObjectTracker, estimator: ScriptedEstimator, turn_deg: float, new_share: float, is_kept: bool
