@@ -271,7 +271,7 @@ def _run_render(options: argparse.Namespace) -> None:
     cache = options.cache or DEFAULT_CACHE
     if options.videos is not None:
         heldout = options.split != "train"
-        render_videos(options.videos, cache, options.workers, heldout, report=partial(print, flush=True))
+        render_videos(options.videos, cache, options.workers, heldout, options.seed, report=partial(print, flush=True))
         return
     split = options.split or "train"
     job = RenderJob(options.out, cache, options.clusters, split, options.seed, hands=options.hands)

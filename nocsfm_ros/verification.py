@@ -45,10 +45,10 @@ class Scores(NamedTuple):
 # Fitted by benchmarks/fit_confidence.py --pairs 800 to 1885 poses on rendered training objects, right, turned and of
 # another object; it is the share of right ones (10 degrees, a tenth of scale_m) among poses of such scores.
 WEIGHTS = {
-    "fit": (2.11, 0.3, 0.95), "agreement": (2.34, 0.5, 1.0), "similarity": (1.91, 0.1, 0.6),
-    "correlation": (2.25, 0.0, 0.5), "seen": (1.09, 0.2, 0.8),
+    "fit": (2.12, 0.3, 0.95), "agreement": (2.45, 0.5, 1.0), "similarity": (2.18, 0.1, 0.6),
+    "correlation": (2.15, 0.0, 0.5), "seen": (1.08, 0.2, 0.8),
 }
-BIAS, UNKNOWN = -6.72, 0.7
+BIAS, UNKNOWN = -6.86, 0.7
 # What refutes a pose alone: (impossible, harmless). Plain walls fit plain things in all but features. Colours are in
 # CIELAB: on real tables 15 of 17 right poses lie under 13, a blue pen for a red one at 49. The flow is sure of what it
 # was asked for (0.94 and more when 21 rendered objects were found), and not of a can's lid that fits a rock (0.67)

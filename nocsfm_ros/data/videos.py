@@ -66,30 +66,32 @@ _DROPPED_SHARE, _DROPPED_S = 0.25, ((6.0, 6.7), (13.0, 14.0))
 
 @dataclass(frozen=True)
 class Video:
-    """One video of the set: what it shows follows from kind and number alone."""
+    """One video of a set: what it shows follows from these alone."""
 
     kind: str
     number: int
     heldout: bool = True
+    set_seed: int = 0
 
     @property
     def name(self) -> str:
         """Its folder."""
-        return f"{self.kind}_{self.number}" if self.heldout else f"{self.kind}_train_{self.number}"
+        parts = [self.kind, *([] if self.heldout else ["train"]), *([f"set{self.set_seed}"] if self.set_seed else [])]
+        return f"{'_'.join(parts)}_{self.number}"
 
     @property
     def seed(self) -> list[int]:
         """Of everything in it."""
-        return [30 if self.heldout else 31, list(KINDS).index(self.kind), self.number]
+        return [100 * self.set_seed + (30 if self.heldout else 31), list(KINDS).index(self.kind), self.number]
 
 
-def all_videos(heldout: bool = True) -> list[Video]:
-    """The whole set, of held-out or of training objects."""
-    return [Video(kind, number, heldout) for kind, count in KINDS.items() for number in range(count)]
+def all_videos(heldout: bool = True, set_seed: int = 0) -> list[Video]:
+    """A whole set, of held-out or of training objects."""
+    return [Video(kind, number, heldout, set_seed) for kind, count in KINDS.items() for number in range(count)]
 
 
 def render_videos(
-    folder: Path, cache: Path, workers: int, heldout: bool = True, num_frames: int = NUM_FRAMES,
+    folder: Path, cache: Path, workers: int, heldout: bool = True, set_seed: int = 0, num_frames: int = NUM_FRAMES,
     report: Callable[[str], None] = print,
 ) -> None:
     """Render the videos that are not there yet, each complete or not at all.
@@ -99,6 +101,7 @@ def render_videos(
         cache: of parsed meshes.
         workers: processes.
         heldout: show objects that training never sees.
+        set_seed: another one gives another set, of other objects and motions.
         num_frames: moments of each; those of "dropped" have fewer pictures.
         report: gets a line per video.
 
@@ -106,7 +109,7 @@ def render_videos(
         ConfigError: no off-screen OpenGL here, or no meshes.
     """
     build_cache(cache, workers, for_training=not heldout)
-    videos = all_videos(heldout)
+    videos = all_videos(heldout, set_seed)
     missing = [video for video in videos if not (folder / video.name / "sequence").is_dir()]
     total = len(videos)
     with worker_pool(min(workers, len(missing)), enter_render_process) as pool:
