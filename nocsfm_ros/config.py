@@ -120,7 +120,7 @@ class TrackingConfig:
         "do not flicker", low=0.0, high=1.0,
     )
     reacquire_confidence: float = _tunable(
-        0.75, "needed to find it elsewhere than where it was lost, once it has keyframes (the more sides are known, "
+        0.8, "needed to find it elsewhere than where it was lost, once it has keyframes (the more sides are known, "
         "the more other things look like one of them), and by a reference without depth", low=0.0, high=1.0,
     )
     min_mask_pixels: int = _tunable(60, "smallest mask in the crop that is called an object", unit="pixels", low=4,
