@@ -128,7 +128,7 @@ def test_object_with_keyframes_must_be_surer_elsewhere_than_where_it_was_lost(
     tracker.state = TrackState.SEARCHING
     estimator.script += [(pose_at(0.3), unsure)]
     track = tracker.update(frame_at(2))
-    assert track.state is TrackState.SEARCHING and "confidence 0.60 under 0.75" in track.estimate.reason
+    assert track.state is TrackState.SEARCHING and "confidence 0.60 under 0.80" in track.estimate.reason
     estimator.script += [(pose_at(0.01, 20), unsure)]
     assert tracker.update(frame_at(3)).state is TrackState.TRACKING
 
