@@ -126,6 +126,8 @@ class ColourPicture:
     ) -> tuple[Float64Array, Float64Array]:
         """(6, 6) information and (6,) gradient of a small motion, shift and turn about the object's origin.
 
+        A motion whose effect the shadings could have as well measures nothing.
+
         `trust`: of each channel's slopes (3,), see trust.
         """
         (x, y, z), K = compared.points_cam.T, self.crop.K_crop
