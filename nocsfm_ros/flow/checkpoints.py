@@ -27,11 +27,6 @@ def weights_folder(configured: str) -> Path:
     return folder
 
 
-def part_folder(folder: Path, part: str) -> Path:
-    """Where a weights folder has a part that need not be its own; the embedded one stands in for it."""
-    return (folder if (folder / part / "config.json").is_file() else EMBEDDED) / part
-
-
 def folder_or_hub_id(name: str) -> Path | str:
     """A Path where `name` is a folder of this machine, else `name` itself, which may be a hub id."""
     folder = Path(name).expanduser()

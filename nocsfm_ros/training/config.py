@@ -193,7 +193,6 @@ BACKBONE = TrainConfig(
 )
 
 
-
 @dataclass(frozen=True)
 class TrainAllConfig:
     """Both trainings inside one wall clock."""
