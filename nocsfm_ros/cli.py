@@ -172,9 +172,9 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_train)
     parser.add_argument(
-        "model", choices=("autoencoder", "flow", "all", "compare", "backbone"),
-        help="all: both inside one clock; compare: the flow with and without background, as a figure; backbone: what "
-        "finds and matches objects",
+        "model", choices=("autoencoder", "flow", "all", "compare", "backbone", "search"),
+        help="all: autoencoder and flow inside one clock; compare: the flow with and without background, as a figure; "
+        "backbone: what finds and matches objects; search: what finds them, on top of a backbone",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="weights, logs and resume state"
@@ -295,13 +295,13 @@ def _run_train(options: argparse.Namespace) -> None:
 
 
 def _run_evaluate(options: argparse.Namespace) -> None:
+    from nocsfm_ros.checkpoints import weights_folder
     from nocsfm_ros.config import Config, replace_values
     from nocsfm_ros.data.catalogue import DEFAULT_CACHE
     from nocsfm_ros.data.library import build_cache
     from nocsfm_ros.data.views import ViewDataset
     from nocsfm_ros.evaluation.evaluate import describe_machine, evaluate, weights_sha256
     from nocsfm_ros.evaluation.metrics import markdown_table
-    from nocsfm_ros.flow.checkpoints import weights_folder
     from nocsfm_ros.flow.model import FlowModel
     from nocsfm_ros.tracking.tracker import build_tracker
 
@@ -323,10 +323,10 @@ def _run_evaluate(options: argparse.Namespace) -> None:
 
 
 def _run_evaluate_tracking(options: argparse.Namespace) -> None:
+    from nocsfm_ros.checkpoints import weights_folder
     from nocsfm_ros.evaluation.evaluate import describe_machine, weights_sha256
     from nocsfm_ros.evaluation.tracking import evaluate_tracking
     from nocsfm_ros.evaluation.tracking_metrics import tracking_table
-    from nocsfm_ros.flow.checkpoints import weights_folder
     from nocsfm_ros.tracking.offline_command import config_from_options
 
     config = config_from_options(options.config, options.settings)
@@ -350,9 +350,9 @@ def _run_evaluate_backbone(options: argparse.Namespace) -> None:
 
 
 def _run_real(options: argparse.Namespace) -> None:
+    from nocsfm_ros.checkpoints import weights_folder
     from nocsfm_ros.evaluation.evaluate import describe_machine, weights_sha256
     from nocsfm_ros.evaluation.real_photos import evaluate_real, markdown_table
-    from nocsfm_ros.flow.checkpoints import weights_folder
     from nocsfm_ros.tracking.offline_command import config_from_options
     from nocsfm_ros.tracking.tracker import build_tracker
 

@@ -92,10 +92,14 @@ class Estimator:
         flow: the learned part.
         backbone: dense features.
         config: thresholds; may be replaced between frames.
+        search_backbone: features by which the object is found in the whole frame; None takes the backbone's.
     """
 
-    def __init__(self, flow: FlowModel, backbone: Backbone, config: Config) -> None:
+    def __init__(
+        self, flow: FlowModel, backbone: Backbone, config: Config, search_backbone: Backbone | None = None
+    ) -> None:
         self.flow, self.backbone, self.config = flow, backbone, config
+        self.search_backbone = search_backbone or backbone
         self.stage_ms: dict[str, float] = {}
         self._encoded: tuple[RgbdFrame, EncodedFrame] | None = None
 
@@ -103,7 +107,9 @@ class Estimator:
         """Features of the whole frame: one backbone pass, however many objects are searched in it."""
         if self._encoded is None or self._encoded[0] is not frame:
             with self._timed("search"):
-                self._encoded = frame, encode_frame(frame.rgb, self.backbone, self.config.matching)
+                self._encoded = frame, encode_frame(
+                    frame.rgb, self.search_backbone, self.config.matching, frame.depth_m, float(frame.K[0, 0])
+                )
         return self._encoded[1]
 
     def estimate(
@@ -294,6 +300,7 @@ class Estimator:
         mask_crop = crop_mask(mask, crop)
         points_cam, _ = object_points(crop.depth_m, mask_crop, crop.K_crop, self.config.registration)
         has_depth = len(points_cam) >= MIN_POINTS
+        m_per_pixel = float(np.median(points_cam[:, 2]) / frame.K[0, 0]) if has_depth else None
         anchor = anchored_frame(points_cam, R_ray_cam(crop.K_crop, self.flow.crop_side)[2]) if has_depth else None
         T_obj_cam = invert(T_cam_obj if T_cam_obj is not None else (np.eye(4) if anchor is None else anchor.T_cam_obj))
         nocs = None if anchor is None else coordinates(crop, invert(anchor.T_cam_obj)) / np.float32(anchor.scale_m)
@@ -306,7 +313,10 @@ class Estimator:
             T_cam_obj=invert(T_obj_cam), T_obj_anchor=np.eye(4) if anchor is None else T_obj_cam @ anchor.T_cam_obj,
             anchor_scale_m=None if anchor is None else anchor.scale_m,
             encoded=self.flow.encode_view(crop, mask_crop, nocs, features.features),
-            search=cache(partial(encode_reference, *part_around(frame.rgb, mask, box_xywh), self.backbone)), crop=crop,
+            search=cache(partial(
+                encode_reference, *part_around(frame.rgb, mask, box_xywh), self.search_backbone, m_per_pixel,
+            )),
+            crop=crop,
             features=features,
             feature_mask=feature_mask,
             feature_points_obj=feature_points if has_depth else np.full_like(feature_points, np.nan),

@@ -18,13 +18,14 @@ ROS_PACKAGES = {
 }
 BASE = {"errors", "types", "config"}
 GEOMETRY = BASE | {"geometry"}
-LEARNED = GEOMETRY | {"matching", "flow", "refinement", "registration"}
+LEARNED = GEOMETRY | {"matching", "flow", "registration"}
 ESTIMATION = LEARNED | {"object_model", "hypotheses", "masks", "verification", "colour_alignment", "estimator"}
 # part of the package -> the parts it may import from; parts that are not listed are the outermost and may import all
 ALLOWED = {
-    "errors": BASE, "types": BASE, "config": BASE, "device": BASE, "geometry": GEOMETRY, "visualization": GEOMETRY,
-    "matching": GEOMETRY | {"device", "matching"}, "flow": GEOMETRY | {"device", "flow"},
-    "refinement": GEOMETRY | {"flow", "refinement"}, "registration": GEOMETRY | {"registration"},
+    "errors": BASE, "types": BASE, "config": BASE, "device": BASE, "checkpoints": BASE, "geometry": GEOMETRY,
+    "visualization": GEOMETRY,
+    "matching": GEOMETRY | {"device", "checkpoints", "matching"}, "flow": GEOMETRY | {"device", "checkpoints", "flow"},
+    "registration": GEOMETRY | {"registration"},
     "data": GEOMETRY | {"data"}, "object_model": LEARNED | {"object_model"},
     "hypotheses": LEARNED | {"object_model", "hypotheses"},
     "verification": LEARNED | {"object_model", "verification"},

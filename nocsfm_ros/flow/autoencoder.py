@@ -11,8 +11,8 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from nocsfm_ros.checkpoints import load_pretrained, model_class_of
 from nocsfm_ros.errors import ShapeError
-from nocsfm_ros.flow.checkpoints import load_pretrained, model_class_of
 
 # One pixel for the network holds a PATCH x PATCH square of RGBA pixels: the same result as convolving at full size,
 # at a fraction of the time.

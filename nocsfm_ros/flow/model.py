@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import interpolate
 
+from nocsfm_ros.checkpoints import load_pretrained, model_class_of
 from nocsfm_ros.device import fast_dtype
 from nocsfm_ros.flow.autoencoder import Autoencoder
-from nocsfm_ros.flow.checkpoints import load_pretrained, model_class_of
 from nocsfm_ros.flow.conditions import (
     CONTEXT_GAIN,
     central_depth,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import distance_transform_edt
 
 from nocsfm_ros.config import MatchingConfig
 from nocsfm_ros.errors import ConfigError
@@ -19,9 +20,12 @@ from nocsfm_ros.types import BoolArray, BoxXywh, Float32Array, Float64Array, Uin
 REFERENCE_SIDES = (64, 96, 160)  # pixels of the object's longer side in the encoded reference crops
 BLUR_REACH = 32  # pixels that a reference is smoothed over before it is made small
 CONTEXT = 1.6  # side of the reference crop over the object's longer side
-# Longer sides, in pixels of the encoded frame, of the windows looked through: the object's own is not known.
+# Longer sides, in pixels of the encoded frame, of the windows looked through where the object's own is not known
 WINDOW_SIDES = (48.0, 72.0, 108.0, 162.0, 243.0)
-RING_WEIGHT = 0.5  # of what surrounds a window: a blob larger than the object must not win
+# and where depth tells it: those within REACH of it, as the object may turn another side to the camera
+KNOWN_SIDES, REACH = tuple(32.0 * 1.22**i for i in range(13)), 1.35
+RING_WEIGHT = 0.8  # of what surrounds a window: a blob larger than the object must not win
+DEPTH_SAMPLES = 4  # along a side of a cell
 SHARPNESS = 10.0  # of the soft-argmax
 SAME_BOX = 0.7  # overlap of two places that are one: windows beside each other lead to the same component
 # A component's longer side over its window's; outside this range the window is the box.
@@ -52,20 +56,25 @@ class ReferenceFeatures:
         features: (N, C) float32 of length 1, cells on the object at all scales.
         pixels_uv: (N, 2) float64 pixels of the reference picture.
         box_xywh: of the mask in the reference picture.
+        side_m: metres along the box's longer side; None where no depth tells it.
     """
 
     features: Float32Array
     pixels_uv: Float64Array
     box_xywh: BoxXywh
+    side_m: float | None = None
 
 
-def encode_reference(rgb: Uint8Array, mask: BoolArray, backbone: Backbone) -> ReferenceFeatures:
+def encode_reference(
+    rgb: Uint8Array, mask: BoolArray, backbone: Backbone, m_per_pixel: float | None = None
+) -> ReferenceFeatures:
     """Features of the object at several sizes.
 
     Args:
         rgb: (H, W, 3) uint8.
         mask: (H, W) bool.
         backbone: the one the frames will be encoded with.
+        m_per_pixel: metres that a pixel is wide at the object; None where no depth tells it.
 
     Raises:
         ConfigError: the mask is empty.
@@ -75,28 +84,44 @@ def encode_reference(rgb: Uint8Array, mask: BoolArray, backbone: Backbone) -> Re
         raise ConfigError(
             "reference mask", got="no pixel of the object", expected="a mask with the object in it"
         )
-    x, y, w, h = box_xywh
-    side = max(w, h)
-    crop_side = side * CONTEXT
-    left, top = x + w / 2 - crop_side / 2, y + h / 2 - crop_side / 2
+    side = max(box_xywh[2:])
     features, pixels = [], []
     for object_side in REFERENCE_SIDES:
-        s = object_side / side
-        size = max(backbone.stride, round(crop_side * s / backbone.stride) * backbone.stride)
-        A = np.array([[s, 0, -s * left - 0.5], [0, s, -s * top - 0.5]])
-        smooth = cv2.GaussianBlur(rgb, (0, 0), 0.4 / s) if s < 0.7 else rgb
-        crop = cv2.warpAffine(
-            smooth, A, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-        inside = cv2.warpAffine(mask.astype(np.uint8), A, (size, size), flags=cv2.INTER_LINEAR) > 0
-        encoded = backbone.encode(np.asarray(crop, np.uint8))
+        crop, inside, A = reference_crop(rgb, mask, box_xywh, object_side, backbone.stride)
+        encoded = backbone.encode(crop)
         chosen = cell_mask(encoded, inside)
         if not chosen.any():  # a thin thing between the cells' middles
             chosen = _cells_touched(encoded, inside)
         cells = np.argwhere(chosen)[:, ::-1].astype(np.float64)
         features.append(encoded.features[chosen])
-        pixels.append((encoded.pixels_from_cells(cells) + 0.5) / s + (left, top))
-    return ReferenceFeatures(np.concatenate(features), np.concatenate(pixels), box_xywh)
+        pixels.append((encoded.pixels_from_cells(cells) - A[:, 2]) / A[0, 0])
+    side_m = None if m_per_pixel is None else side * m_per_pixel
+    return ReferenceFeatures(np.concatenate(features), np.concatenate(pixels), box_xywh, side_m)
+
+
+def reference_crop(
+    rgb: Uint8Array, mask: BoolArray, box_xywh: BoxXywh, object_side: float, stride: int
+) -> tuple[Uint8Array, BoolArray, Float64Array]:
+    """The square about a reference's object, whose longer side becomes `object_side` pixels.
+
+    Args:
+        rgb, mask: (H, W, 3) uint8 and (H, W) bool.
+        box_xywh: of the mask.
+        object_side: pixels.
+        stride: the crop's side is a multiple of it.
+
+    Returns:
+        (S, S, 3) uint8 picture, (S, S) bool mask, (2, 3) crop pixels from those of the picture.
+    """
+    x, y, w, h = box_xywh
+    crop_side = max(w, h) * CONTEXT
+    s = object_side / max(w, h)
+    size = max(stride, round(crop_side * s / stride) * stride)
+    A = np.array([[s, 0, -s * (x + w / 2 - crop_side / 2) - 0.5], [0, s, -s * (y + h / 2 - crop_side / 2) - 0.5]])
+    smooth = cv2.GaussianBlur(rgb, (0, 0), 0.4 / s) if s < 0.7 else rgb
+    crop = cv2.warpAffine(smooth, A, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    inside = cv2.warpAffine(mask.astype(np.uint8), A, (size, size), flags=cv2.INTER_LINEAR) > 0
+    return np.asarray(crop, np.uint8), np.asarray(inside), A
 
 
 def part_around(rgb: Uint8Array, mask: BoolArray, box_xywh: BoxXywh) -> tuple[Uint8Array, BoolArray]:
@@ -115,18 +140,56 @@ def _cells_touched(encoded: FeatureMap, inside: BoolArray) -> BoolArray:
 
 @dataclass(frozen=True)
 class EncodedFrame:
-    """Features of a whole frame resized by `scale`: all that a search needs of it, whichever object is searched."""
+    """All that a search needs of a frame, whichever object is searched.
+
+    Attributes:
+        features: of the frame resized by `scale`.
+        scale: pixels of the resized frame per pixel of the frame.
+        pixels_per_m: (h, w) float32, of the resized frame, at the depth of each cell; None without any depth.
+    """
 
     features: FeatureMap
     scale: float
+    pixels_per_m: Float32Array | None
 
 
-def encode_frame(rgb: Uint8Array, backbone: Backbone, config: MatchingConfig) -> EncodedFrame:
-    """Features of a frame (H, W, 3) uint8 whose longer side is brought to `frame_side`."""
+def encode_frame(
+    rgb: Uint8Array, backbone: Backbone, config: MatchingConfig, depth_m: Float32Array | None = None,
+    focal_px: float = 0.0,
+) -> EncodedFrame:
+    """Features of a frame whose longer side is brought to `frame_side`.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        backbone: also that of the references.
+        config: frame_side.
+        depth_m: (H, W) registered, 0 = none; it tells how large the object is in each place.
+        focal_px: of the frame's camera.
+    """
     scale = config.frame_side / max(rgb.shape[:2])
     size_wh = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
     resized = cv2.resize(rgb, size_wh, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    return EncodedFrame(backbone.encode(resized.astype(np.uint8)), scale)
+    features = backbone.encode(resized.astype(np.uint8))
+    pixels_per_m = None
+    if depth_m is not None and depth_m.any():
+        pixels_per_m = scale * focal_px / _cell_range_m(depth_m, features.features.shape[:2], features.stride / scale)
+    return EncodedFrame(features, scale, pixels_per_m)
+
+
+def _cell_range_m(depth_m: Float32Array, grid_hw: tuple[int, int], cell_px: float) -> Float32Array:
+    """(h, w) median of the known depths in each cell of `cell_px` pixels; of the nearest cell where it has none."""
+    height, width = depth_m.shape
+    rows, columns = (((np.arange(n * DEPTH_SAMPLES) + 0.5) * cell_px / DEPTH_SAMPLES).astype(int) for n in grid_hw)
+    samples = depth_m[np.ix_(rows.clip(max=height - 1), columns.clip(max=width - 1))]
+    cells = samples.reshape(grid_hw[0], DEPTH_SAMPLES, grid_hw[1], DEPTH_SAMPLES).transpose(0, 2, 1, 3)
+    ordered = np.sort(cells.reshape(*grid_hw, -1), axis=2)
+    num_known = (ordered > 0).sum(axis=2)
+    if not num_known.any():  # what depth there is lies between the samples
+        return np.full(grid_hw, depth_m[depth_m > 0].mean(), np.float32)
+    middle = ordered.shape[2] - (num_known + 1) // 2  # the zeros come first
+    range_m = np.take_along_axis(ordered, middle.clip(max=ordered.shape[2] - 1)[..., None], axis=2)[..., 0]
+    nearest = distance_transform_edt(num_known == 0, return_distances=False, return_indices=True)
+    return np.asarray(range_m[tuple(nearest)], np.float32)
 
 
 def find_candidates(
@@ -147,8 +210,7 @@ def find_candidates(
     for index, reference in enumerate(references):
         similarity = similarity_map(reference.features, frame.features)
         if similarity.max() >= config.similarity_threshold:
-            aspect = reference.box_xywh[2] / reference.box_xywh[3]
-            windows += [_window(similarity, side / frame.stride, aspect, index) for side in WINDOW_SIDES]
+            windows += _windows(similarity, reference, index, encoded)
     if not windows:
         return []
     candidates: list[Candidate] = []
@@ -177,25 +239,55 @@ def _overlap(a: BoxXywh, b: BoxXywh) -> float:
 
 @dataclass(frozen=True)
 class _Window:
-    """Mean similarity to a reference inside, minus half that of the ring around, for each place of a window."""
+    """Mean squared similarity inside, minus a part of that of the ring around, for each place of a window.
+
+    Where the object cannot be of this size the score is minus infinity.
+    """
 
     scores: Float32Array
     size_hw: tuple[float, float]
     similarity: Float32Array
     reference: int
+    is_known_size: bool
 
 
-def _window(similarity: Float32Array, side_cells: float, aspect: float, reference: int) -> _Window:
-    """A window of the reference's aspect, whose longer side is `side_cells`, slid over the similarity map."""
+def _windows(
+    similarity: Float32Array, reference: ReferenceFeatures, index: int, encoded: EncodedFrame
+) -> list[_Window]:
+    """Windows of the reference's aspect slid over the similarity map: of all sizes, or of those that depth allows."""
+    x, y, width, height = reference.box_xywh
+    aspect, stride = width / height, encoded.features.stride
+    if reference.side_m is None or encoded.pixels_per_m is None:
+        sizes = [_window_size(side / stride, aspect) for side in WINDOW_SIDES]
+        return [_Window(_scores(similarity, size), size, similarity, index, False) for size in sizes]
+    # nearer than the largest window it fills the picture; where it would be smaller than the smallest it is not seen
+    expected = np.minimum(reference.side_m * encoded.pixels_per_m, KNOWN_SIDES[-1])
+    windows = []
+    for side in KNOWN_SIDES:
+        is_possible = np.abs(np.log(side / expected)) < np.log(REACH)
+        if is_possible.any():
+            size = _window_size(side / stride, aspect)
+            scores = np.where(is_possible, _scores(similarity, size), -np.inf)
+            windows.append(_Window(scores.astype(np.float32), size, similarity, index, True))
+    return windows
+
+
+def _window_size(side_cells: float, aspect: float) -> tuple[float, float]:
+    """Height and width in cells of a window whose longer side is `side_cells`."""
     width, height = side_cells * min(1.0, aspect), side_cells * min(1.0, 1 / aspect)
     # turned by 90 degrees in the picture an elongated thing has the other aspect: meet both half way
-    width, height = (width * side_cells) ** 0.5, (height * side_cells) ** 0.5
+    return (height * side_cells) ** 0.5, (width * side_cells) ** 0.5
+
+
+def _scores(similarity: Float32Array, size_hw: tuple[float, float]) -> Float32Array:
+    height, width = size_hw
+    likeness = np.maximum(similarity, 0) ** 2  # a few good cells say more than many fair ones
     inner, outer = _box_size(width, height, 1.0), _box_size(width, height, 2.0)
-    inside = cv2.blur(similarity, inner, borderType=cv2.BORDER_REPLICATE)
-    around = cv2.blur(similarity, outer, borderType=cv2.BORDER_REPLICATE)
+    inside = cv2.blur(likeness, inner, borderType=cv2.BORDER_REPLICATE)
+    around = cv2.blur(likeness, outer, borderType=cv2.BORDER_REPLICATE)
     share = inner[0] * inner[1] / (outer[0] * outer[1])
     ring = (around - share * inside) / max(1e-6, 1 - share)
-    return _Window((inside - RING_WEIGHT * ring).astype(np.float32), (height, width), similarity, reference)
+    return np.asarray(inside - RING_WEIGHT * ring, np.float32)
 
 
 def _box_size(width: float, height: float, times: float) -> tuple[int, int]:
@@ -207,8 +299,8 @@ def _candidate(
 ) -> Candidate:
     """Centre and box about a window's peak.
 
-    The centre is the soft-argmax of the similarity inside the window. The box is that of the connected
-    component above the threshold when its size is believable, else the window.
+    The centre is the soft-argmax of the similarity inside the window. The box is the window where depth tells the
+    object's size; else that of the connected component above the threshold when its size is believable.
     """
     similarity = window.similarity
     half_h, half_w = (max(1, round(n / 2)) for n in window.size_hw)
@@ -219,7 +311,9 @@ def _candidate(
         (weight.sum(axis=1) * rows).sum() / weight.sum(),
         (weight.sum(axis=0) * columns).sum() / weight.sum(),
     )
-    component = _component_box(similarity, (rows, columns), threshold, max(window.size_hw))
+    component = None
+    if not window.is_known_size:
+        component = _component_box(similarity, (rows, columns), threshold, max(window.size_hw))
     x, y, w, h = component or (
         column - window.size_hw[1] / 2,
         row - window.size_hw[0] / 2,

@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from nocsfm_ros.checkpoints import weights_folder
 from nocsfm_ros.config import Config
 from nocsfm_ros.device import choose_device
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.estimator import Estimator
-from nocsfm_ros.flow.checkpoints import weights_folder
 from nocsfm_ros.flow.model import FlowModel
 from nocsfm_ros.geometry.crops import box_from_mask
 from nocsfm_ros.geometry.transforms import invert
 from nocsfm_ros.matching.backbone import load_backbone
+from nocsfm_ros.matching.search_head import load_search_backbone
 from nocsfm_ros.object_model import ObjectModel
 from nocsfm_ros.tracking.object_tracker import ObjectTracker, is_same_place, likeness
 from nocsfm_ros.tracking.reference import MIN_FOREGROUND
@@ -200,9 +201,12 @@ def build_tracker(config: Config | None = None) -> Tracker:
     torch.set_num_threads(num_threads)
     # NumPy's BLAS threads wait for work by spinning: on two cores they ate most of the one that camera and ROS need
     threadpool_limits(num_threads, user_api="blas")
-    flow = FlowModel.from_folder(weights_folder(config.model.weights), device)
-    flow.velocity.check_backbone(config.model.backbone)
-    return Tracker(Estimator(flow, load_backbone(config.model.backbone, device), config), config)
+    name, weights = config.model.backbone, weights_folder(config.model.weights)
+    flow = FlowModel.from_folder(weights, device)
+    flow.velocity.check_backbone(name)
+    backbone = load_backbone(name, device)
+    search_backbone = load_search_backbone(name, backbone, weights, device)
+    return Tracker(Estimator(flow, backbone, config, search_backbone), config)
 
 
 def _reference_frame(reference: Reference) -> RgbdFrame:

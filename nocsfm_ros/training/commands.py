@@ -10,18 +10,20 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 
+from nocsfm_ros.checkpoints import folder_or_hub_id, weights_folder
 from nocsfm_ros.data.views import ViewDataset
 from nocsfm_ros.device import choose_device
 from nocsfm_ros.errors import CheckpointError, ConfigError
 from nocsfm_ros.flow.autoencoder import Autoencoder, build_autoencoder
-from nocsfm_ros.flow.checkpoints import folder_or_hub_id, weights_folder
 from nocsfm_ros.flow.model import Velocity, load_velocity
 from nocsfm_ros.flow.transformer import VelocityTransformer
 from nocsfm_ros.flow.velocity import PATCH, VelocityNetwork
 from nocsfm_ros.matching.backbone import load_backbone
+from nocsfm_ros.matching.search_head import FOLDER, SearchHead
 from nocsfm_ros.training.autoencoder import reconstruct, start_from_patches, train_autoencoder
 from nocsfm_ros.training.config import (
     PAGE,
@@ -39,26 +41,28 @@ from nocsfm_ros.training.match_samples import MatchSamples
 from nocsfm_ros.training.monitor import Monitor, Watched, read_log
 from nocsfm_ros.training.pairs import PairSampler
 from nocsfm_ros.training.samples import Samples
+from nocsfm_ros.training.search import FRAME_WH, TILE, MosaicSampler, SearchSamples, train_search
 from nocsfm_ros.training.student import TILES, Student, train_backbone
 from nocsfm_ros.training.view_tensors import FEATURES
 
 Report = Callable[[str], None]
 EMBEDDED_NAME = "embedded"
-PARTS = ("autoencoder", "flow", "backbone")
+PARTS = ("autoencoder", "flow", "backbone", "search")
 
 
 def train(part: str, config: TrainConfig, out: Path, report: Report, start: Path | None = None) -> None:
     """Train one of PARTS; goes on from the state that `out` holds.
 
     ``out/autoencoder`` and ``out/velocity`` are the folders that model.weights takes, ``out/tracker.yaml`` the
-    settings of `nocsfm track --config` that load them, ``out/backbone`` the folder that model.backbone takes.
+    settings of `nocsfm track --config` that load them, ``out/backbone`` the folder that model.backbone takes, and
+    ``out/search`` belongs to the former.
 
     Args:
         part: one of PARTS.
         config: the experiment.
         out: weights, log and state.
         report: gets lines for people.
-        start: a weights folder to begin from instead of fresh weights; the backbone takes none.
+        start: a weights folder to begin from instead of fresh weights; backbone and search take none.
 
     Raises:
         ConfigError: unknown part, or settings that cannot be.
@@ -73,11 +77,11 @@ def train(part: str, config: TrainConfig, out: Path, report: Report, start: Path
     device = choose_device(config.machine.device, "machine.device")
     with _only_writer(out / f"{part}_run"):
         _keep_config(out / f"{part}_run", config, report)
-        if part == "backbone":
-            _train_backbone(config, out, report, device)
-        else:
+        if part in ("autoencoder", "flow"):
             trainings = {"autoencoder": _train_autoencoder, "flow": _train_flow}
             trainings[part](config, out, report, start, device)
+        else:
+            {"backbone": _train_backbone, "search": _train_search}[part](config, out, report, device)
 
 
 def train_all(config: TrainAllConfig, out: Path, report: Report) -> None:
@@ -162,6 +166,24 @@ def _train_backbone(config: TrainConfig, out: Path, report: Report, device: str)
     train_backbone(_sampler(same_object, config.data.train, extra, device), student, run, monitor, config.matching)
     monitor.close()
     student.vit.save_pretrained(out / "backbone")
+
+
+def _train_search(config: TrainConfig, out: Path, report: Report, device: str) -> None:
+    name, size = config.network.backbone, config.network.search
+    backbone = load_backbone(name, device)
+    if FRAME_WH[0] % backbone.stride or TILE % (2 * backbone.stride):
+        raise ConfigError("network.backbone", got=f"{name!r} with cells of {backbone.stride} pixels",
+                          expected=f"cells that divide {TILE // 2} pixels")
+    channels = backbone.encode(np.zeros((TILE, TILE, 3), np.uint8)).features.shape[-1]
+    head = SearchHead(name, channels, size.hidden_width, size.width).to(device)  # type: ignore[call-overload]
+    watched = MosaicSampler(ViewDataset(Path(config.data.validation or config.data.train)), backbone, 0, augment=False)
+    samples = SearchSamples(watched, config.log.sample_pairs, head)
+    run, monitor = _begin(head, config, out / "search_run", samples, report)
+    train_search(
+        MosaicSampler(ViewDataset(Path(config.data.train)), backbone, config.schedule.seed), head, run, monitor
+    )
+    monitor.close()
+    head.save_pretrained(out / FOLDER, safe_serialization=True)
 
 
 def build_velocity(config: TrainConfig, autoencoder: Autoencoder, context_channels: int) -> Velocity:

@@ -44,7 +44,8 @@ class ScheduleConfig:
 
     hours: float = _tunable(0.0, "of training over all resumed runs; 0 for no limit", unit="h", low=0.0, high=10000.0)
     steps: int = _tunable(0, "of the optimiser; 0 for no limit", unit="steps", low=0, high=10**9)
-    batch: int = _tunable(16, "pairs a step, even: two views make two pairs", unit="pairs", low=2, high=65536)
+    batch: int = _tunable(16, "pairs a step, even: two views make two pairs; `train search` fills a mosaic",
+                          unit="pairs", low=2, high=65536)
     learning_rate: float = _tunable(6e-4, "of AdamW, the highest", low=1e-7, high=1.0)
     decay: str = _tunable("cosine", "of the learning rate, after a short warm-up", choices=("cosine", "constant"))
     ema_decay: float = _tunable(0.9995, "of the averaged weights, which are the ones kept", low=0.0, high=0.999999)
@@ -111,6 +112,14 @@ class VitConfig:
 
 
 @dataclass(frozen=True)
+class SearchConfig:
+    """Size of the head that `train search` makes."""
+
+    hidden_width: int = _tunable(384, "of its hidden layer", unit="channels", low=8, high=4096)
+    width: int = _tunable(96, "of the features that are compared", unit="channels", low=8, high=1024)
+
+
+@dataclass(frozen=True)
 class UnetConfig:
     """Channels of VelocityNetwork at the latent's side, its half and its quarter."""
 
@@ -148,6 +157,7 @@ class NetworkConfig:
     backbone: str = _tunable(EFFICIENTNET, "as model.backbone; empty for none. The transformer does not look at it, "
                              "the tracker does; `train backbone` learns from it")
     vit: VitConfig = field(default_factory=VitConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
     unet: UnetConfig = field(default_factory=UnetConfig)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
 
@@ -191,6 +201,7 @@ AUTOENCODER = TrainConfig(schedule=ScheduleConfig(learning_rate=2e-4, ema_decay=
 BACKBONE = TrainConfig(
     schedule=ScheduleConfig(learning_rate=5e-4, ema_decay=0.999), network=NetworkConfig(crop_side=CROP_SIZE)
 )
+SEARCH = TrainConfig(schedule=ScheduleConfig(learning_rate=1e-3, ema_decay=0.99))
 
 
 @dataclass(frozen=True)

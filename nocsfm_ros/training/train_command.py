@@ -11,7 +11,7 @@ from nocsfm_ros.config import read_values, replace_values
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.training.commands import train, train_all
 from nocsfm_ros.training.comparison import train_comparison
-from nocsfm_ros.training.config import AUTOENCODER, BACKBONE, FLOW, PAGE, TrainAllConfig, TrainConfig
+from nocsfm_ros.training.config import AUTOENCODER, BACKBONE, FLOW, PAGE, SEARCH, TrainAllConfig, TrainConfig
 
 OPTION_KEYS = {
     "data": "data.train", "validation": "data.validation", "hours": "schedule.hours", "steps": "schedule.steps",
@@ -40,7 +40,7 @@ def run_train(options: argparse.Namespace, report: Callable[[str], None]) -> Non
 
 def one_config(options: argparse.Namespace) -> TrainConfig:
     """Settings of one training: defaults, then the file, then single options."""
-    defaults = {"autoencoder": AUTOENCODER, "backbone": BACKBONE}.get(options.model, FLOW)
+    defaults = {"autoencoder": AUTOENCODER, "backbone": BACKBONE, "search": SEARCH}.get(options.model, FLOW)
     return replace_values(defaults, _file_values(options) | _given(options), PAGE)
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
+from nocsfm_ros.checkpoints import load_pretrained, weights_folder
 from nocsfm_ros.errors import CheckpointError, ShapeError
 from nocsfm_ros.flow.autoencoder import Autoencoder, build_autoencoder
-from nocsfm_ros.flow.checkpoints import load_pretrained, weights_folder
 from nocsfm_ros.flow.model import CROP_SIDE, FlowModel
 from nocsfm_ros.flow.transformer import VelocityTransformer
 from nocsfm_ros.flow.velocity import HINT_CHANNELS, FlowStep, VelocityNetwork, cell_xyz

@@ -14,7 +14,7 @@ from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.matching import localiser
 from nocsfm_ros.matching.backbone import Backbone
 from nocsfm_ros.matching.localiser import encode_frame, encode_reference, find_candidates
-from nocsfm_ros.types import BoolArray, Uint8Array
+from nocsfm_ros.types import BoolArray, Float32Array, Uint8Array
 
 GREY, ORANGE, BLUE = (90, 90, 90), (250, 120, 10), (20, 40, 240)
 
@@ -105,6 +105,56 @@ def test_find_candidates_of_several_references_say_which_one_they_look_like() ->
 def test_find_candidates_object_absent_gives_none() -> None:
     frame = encode_frame(picture((400, 100, 128, BLUE)), MeanColour("cpu"), CONFIG)
     assert find_candidates(frame, [REFERENCE], CONFIG) == []
+
+
+NEAR_M, FAR_M, FOCAL_PX = 0.5, 1.5, 600.0
+ACROSS_M = 96 / FOCAL_PX * NEAR_M  # an object that is 96 pixels wide where it is near
+
+
+def two_depths(hole: slice = slice(0)) -> Float32Array:
+    """The left half of a frame is near, the right one far."""
+    depth_m = np.full((480, 640), NEAR_M, np.float32)
+    depth_m[:, 320:] = FAR_M
+    depth_m[:, hole] = 0
+    return depth_m
+
+
+def test_find_candidates_takes_what_is_of_the_right_size_at_its_depth() -> None:
+    frame = picture((96, 192, 96, ORANGE), (416, 192, 96, ORANGE))  # the right one is three times too large
+    sized = replace(REFERENCE, side_m=ACROSS_M)
+    encoded = encode_frame(frame, MeanColour("cpu"), CONFIG, two_depths(), FOCAL_PX)
+    first, *others = find_candidates(encoded, [sized], CONFIG)
+    assert first.box_xywh == pytest.approx((95.5, 191.5, 96.0, 96.0), abs=12)  # windows come in steps of 22 %
+    assert others and all(other.score < first.score - 0.1 for other in others)
+    assert all(other.box_xywh[2] < 48 for other in others), "at the far wall the object is 32 pixels wide"
+    by_colour_alone = find_candidates(encoded, [REFERENCE], CONFIG)
+    assert by_colour_alone[0].score == pytest.approx(by_colour_alone[1].score, abs=1e-3)
+
+
+def test_encode_frame_knows_the_pixels_of_a_metre_in_every_cell() -> None:
+    depth_m = two_depths(hole=slice(0, 160))
+    depth_m[100, 170] = 9.0  # one wrong pixel moves no median
+    config = replace(CONFIG, frame_side=320)
+    encoded = encode_frame(picture(), MeanColour("cpu"), config, depth_m, FOCAL_PX)
+    assert encoded.pixels_per_m is not None
+    assert encoded.pixels_per_m.shape == encoded.features.features.shape[:2] == (15, 20)
+    assert encoded.pixels_per_m[:, :10] == pytest.approx(FOCAL_PX / 2 / NEAR_M), "a hole has the depth beside it"
+    assert encoded.pixels_per_m[:, 10:] == pytest.approx(FOCAL_PX / 2 / FAR_M)
+
+
+def test_encode_frame_of_hardly_any_depth_takes_what_there_is() -> None:
+    depth_m = np.zeros((480, 640), np.float32)
+    assert encode_frame(picture(), MeanColour("cpu"), CONFIG, depth_m, FOCAL_PX).pixels_per_m is None
+    depth_m[0, 0] = NEAR_M
+    encoded = encode_frame(picture(), MeanColour("cpu"), CONFIG, depth_m, FOCAL_PX)
+    assert encoded.pixels_per_m == pytest.approx(np.full((30, 40), FOCAL_PX / NEAR_M))
+
+
+def test_encode_reference_side_is_that_of_its_box_in_metres() -> None:
+    wide = mask_of(300, 200, 90)
+    wide[200:240, 390:420] = True
+    assert encode_reference(picture(), wide, MeanColour("cpu"), m_per_pixel=0.002).side_m == pytest.approx(0.24)
+    assert REFERENCE.side_m is None
 
 
 def test_encode_reference_empty_mask_raises() -> None:

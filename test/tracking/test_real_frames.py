@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nocsfm_ros.checkpoints import weights_folder
 from nocsfm_ros.config import Config, replace_values
 from nocsfm_ros.data.sources import FrameSource, open_source
 from nocsfm_ros.errors import CheckpointError
-from nocsfm_ros.flow.checkpoints import weights_folder
 from nocsfm_ros.geometry.transforms import rotation_angle_deg
 from nocsfm_ros.tracking.reference import reference_from_arrays
 from nocsfm_ros.tracking.tracker import Tracker, build_tracker

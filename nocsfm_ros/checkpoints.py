@@ -12,7 +12,7 @@ HUB_MEND = (
     "If this is a hub id: accept the licence on its page, log in with `hf auth login`, check the network; or fetch it "
     "elsewhere with `hf download` and name the folder"
 )
-EMBEDDED = Path(__file__).resolve().parent.parent / "weights"
+EMBEDDED = Path(__file__).resolve().parent / "weights"
 
 
 def weights_folder(configured: str) -> Path:
