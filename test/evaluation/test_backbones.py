@@ -156,6 +156,7 @@ def test_command_measures_the_named_backbones(
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     row = metrics["rows"]["efficientnet_lite0"]
     assert row["found"]["rendered"]["n"] == 1 and row["found"]["hots118"]["n"] == 2
+    assert metrics["rows"].keys() == {"efficientnet_lite0", "efficientnet_lite0 + search head"}
     assert "--pairs 4 --frames 3" in metrics["command"] and "threads" in metrics["machine"]
     assert (tmp_path / "out" / "table.md").read_text() in capsys.readouterr().out
 
