@@ -255,7 +255,7 @@ def _windows(
     similarity: Float32Array, reference: ReferenceFeatures, index: int, encoded: EncodedFrame
 ) -> list[_Window]:
     """Windows of the reference's aspect slid over the similarity map: of all sizes, or of those that depth allows."""
-    x, y, width, height = reference.box_xywh
+    width, height = reference.box_xywh[2:]
     aspect, stride = width / height, encoded.features.stride
     if reference.side_m is None or encoded.pixels_per_m is None:
         sizes = [_window_size(side / stride, aspect) for side in WINDOW_SIDES]
