@@ -21,20 +21,12 @@ from nocsfm_ros.data.sequences import LABEL_VISIBLE, read_reference, read_truths
 from nocsfm_ros.evaluation.summary import visible_fractions
 from nocsfm_ros.geometry.crops import box_from_mask
 from nocsfm_ros.matching.backbone import EFFICIENTNET, Backbone, load_backbone
-from nocsfm_ros.matching.localiser import encode_frame, encode_reference, find_candidates
+from nocsfm_ros.matching.localiser import box_iou, encode_frame, encode_reference, find_candidates
 from nocsfm_ros.matching.search_head import load_search_backbone
-from nocsfm_ros.types import BoxXywh
 
 STRIDE, MIN_VISIBLE, FITS = 20, 0.5, 0.4
 CONFIG = MatchingConfig(max_candidates=4)
 Ranks = dict[str, list[int]]  # of the first box that fits, CONFIG.max_candidates for none
-
-
-def box_iou(a: BoxXywh, b: BoxXywh) -> float:
-    """Intersection over union of two boxes."""
-    width, height = (min(a[i] + a[i + 2], b[i] + b[i + 2]) - max(a[i], b[i]) for i in (0, 1))
-    overlap = max(0.0, width) * max(0.0, height)
-    return overlap / (a[2] * a[3] + b[2] * b[3] - overlap)
 
 
 def search_video(folder: Path, backbones: dict[str, Backbone]) -> Ranks:

@@ -221,7 +221,7 @@ def find_candidates(
             break
         peak = int(row), int(column)
         found = _candidate(windows[k], peak, frame.stride, encoded.scale, config.similarity_threshold)
-        if all(_overlap(found.box_xywh, other.box_xywh) < SAME_BOX for other in candidates):
+        if all(box_iou(found.box_xywh, other.box_xywh) < SAME_BOX for other in candidates):
             candidates.append(found)
         half_h, half_w = (max(1, round(n / 2)) for n in windows[k].size_hw)
         scores[
@@ -230,7 +230,7 @@ def find_candidates(
     return candidates
 
 
-def _overlap(a: BoxXywh, b: BoxXywh) -> float:
+def box_iou(a: BoxXywh, b: BoxXywh) -> float:
     """Intersection over union of two boxes."""
     width, height = (min(a[i] + a[i + 2], b[i] + b[i + 2]) - max(a[i], b[i]) for i in (0, 1))
     common = max(width, 0.0) * max(height, 0.0)

@@ -155,7 +155,7 @@ class NetworkConfig:
         "", "frozen one: 'embedded', a folder or a hub id; empty takes the one trained in --out"
     )
     backbone: str = _tunable(EFFICIENTNET, "as model.backbone; empty for none. The transformer does not look at it, "
-                             "the tracker does; `train backbone` learns from it")
+                             "the tracker does; `train backbone` learns from it, `train search` bends it")
     vit: VitConfig = field(default_factory=VitConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     unet: UnetConfig = field(default_factory=UnetConfig)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from nocsfm_ros.data.views import ViewDataset
@@ -107,13 +108,9 @@ class PairSampler:
         self.store: ViewStore = (MemoryViews if self.options.in_memory else DiskViews)(views, side, self.device)
         self.generator = torch.Generator(self.device)
         self._seed_for(0)
-        clusters = views.column("cluster")
         self.mesh = views.column("mesh")
-        self.members = {int(c): np.flatnonzero(clusters == c) for c in np.unique(clusters)}
-        self.clusters = [c for c, rows in self.members.items() if len(rows) > 1]
-        if not self.clusters:
-            raise ConfigError("training views", got="one view of every object", expected="two or more to make pairs of",
-                              mend="import or render more of them")
+        self.members = members_by_cluster(views)
+        self.clusters = list(self.members)
 
     def batches(self, size: int, first_step: int = 0) -> Iterator[PairBatch]:
         """Yield batches of `size` (even) pairs without end: each two views are used both ways.
@@ -227,6 +224,17 @@ class PairSampler:
 
     def _kept(self, dropped: float, size: int) -> torch.Tensor:
         return (torch.rand(size, generator=self.generator, device=self.device) >= dropped)[:, None, None]
+
+
+def members_by_cluster(views: ViewDataset) -> dict[int, npt.NDArray[np.intp]]:
+    """Rows of every cluster of which pairs can be made. Raises ConfigError where there is none."""
+    clusters = views.column("cluster")
+    rows = {int(cluster): np.flatnonzero(clusters == cluster) for cluster in np.unique(clusters)}
+    paired = {cluster: members for cluster, members in rows.items() if len(members) > 1}
+    if not paired:
+        raise ConfigError("training views", got="one view of every object", expected="two or more to make pairs of",
+                          mend="import or render more of them")
+    return paired
 
 
 def _coordinates(view: ViewTensors, T_obj_cam: torch.Tensor, scale_m: torch.Tensor) -> torch.Tensor:

@@ -16,14 +16,15 @@ import torch
 import torch.nn.functional as F
 
 from nocsfm_ros.data.views import ViewDataset
-from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.geometry.crops import box_from_mask
 from nocsfm_ros.matching.backbone import Backbone
 from nocsfm_ros.matching.localiser import REFERENCE_SIDES, reference_crop
 from nocsfm_ros.matching.search_head import SearchHead
 from nocsfm_ros.training.augmentation import augment_picture
 from nocsfm_ros.training.loop import Losses, TrainingRun
+from nocsfm_ros.training.match_samples import RIGHT_RGB, WRONG_RGB
 from nocsfm_ros.training.monitor import Monitor
+from nocsfm_ros.training.pairs import members_by_cluster
 from nocsfm_ros.types import BoolArray, BoxXywh, Uint8Array
 
 FRAME_WH, TILE = (640, 480), 160
@@ -33,7 +34,6 @@ BEST = 2.0  # of the soft maximum over a reference's cells
 OBJECT_CELL, OTHER_CELL = 0.5, 0.02  # share of a cell that is object from which it counts, and up to which it does not
 FOUND_CELL = 0.3
 NEVER = -1e4
-RIGHT_RGB, WRONG_RGB = (60, 220, 60), (230, 50, 50)
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,7 @@ class MosaicSampler:
 
     def __init__(self, views: ViewDataset, backbone: Backbone, seed: int, augment: bool = True) -> None:
         self.views, self.backbone, self.seed, self.augment = views, backbone, seed, augment
-        clusters, self.mesh = views.column("cluster"), views.column("mesh")
-        members = (np.flatnonzero(clusters == cluster) for cluster in np.unique(clusters))
-        self.clusters = [rows for rows in members if len(rows) > 1]
-        if not self.clusters:
-            raise ConfigError("training views", got="one view of every object", expected="two or more to make pairs of",
-                              mend="render more of them")
+        self.clusters, self.mesh = list(members_by_cluster(views).values()), views.column("mesh")
         self.restart(0)
 
     def restart(self, step: int) -> None:
@@ -157,13 +152,13 @@ class SearchSamples:
         picture, (height, width) = mosaic.rgb.copy(), mosaic.rgb.shape[:2]
         cell_px = (height * width / mosaic.share.shape[1]) ** 0.5
         columns = round(width / cell_px)
-        best, is_found = similarities(self.head, mosaic).amax(dim=2).argmax(dim=1), search_loss(self.head, mosaic)[1]
-        for share, cell, right in zip(mosaic.share, best.tolist(), is_found.tolist(), strict=True):
+        best = similarities(self.head, mosaic).amax(dim=2).argmax(dim=1)
+        for share, cell in zip(mosaic.share, best.tolist(), strict=True):
             start, end = (
                 (round((index % columns + 0.5) * cell_px), round((index // columns + 0.5) * cell_px))
                 for index in (int(share.argmax()), cell)
             )
-            colour = RIGHT_RGB if right else WRONG_RGB
+            colour = RIGHT_RGB if share[cell] > FOUND_CELL else WRONG_RGB
             cv2.line(picture, start, end, colour, 1, cv2.LINE_AA)
             cv2.circle(picture, end, 4, colour, 1, cv2.LINE_AA)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,8 +197,8 @@ def search_loss(head: SearchHead, mosaic: Mosaic) -> tuple[torch.Tensor, torch.T
     wanted = torch.where(share > OBJECT_CELL, share, 0.0)
     wanted = torch.where(wanted.sum(dim=1, keepdim=True) > 0, wanted, share)  # a thin thing fills no cell
     elsewhere = (is_same & ~torch.eye(len(share), dtype=torch.bool, device=share.device)).float() @ share
-    is_left_out = ((share > OTHER_CELL) & (wanted == 0)) | (elsewhere > 0)
-    log_chance = logits.masked_fill(is_left_out & (wanted == 0), NEVER).log_softmax(dim=1)
+    is_left_out = (wanted == 0) & ((share > OTHER_CELL) | (elsewhere > 0))
+    log_chance = logits.masked_fill(is_left_out, NEVER).log_softmax(dim=1)
     is_seen = wanted.sum(dim=1) > 0
     cost = -(wanted * log_chance).sum(dim=1)[is_seen] / wanted.sum(dim=1)[is_seen]
     best = cosines.amax(dim=2).argmax(dim=1, keepdim=True)

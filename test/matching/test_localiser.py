@@ -84,7 +84,7 @@ def test_find_candidates_windows_on_one_thing_are_one_place(monkeypatch: pytest.
 
     def alike() -> int:
         boxes = [candidate.box_xywh for candidate in find_candidates(frame, [REFERENCE], CONFIG)]
-        return sum(localiser._overlap(a, b) > 0.7 for a, b in itertools.combinations(boxes, 2))
+        return sum(localiser.box_iou(a, b) > 0.7 for a, b in itertools.combinations(boxes, 2))
 
     assert alike() == 0
     monkeypatch.setattr(localiser, "SAME_BOX", 2.0)
