@@ -1,17 +1,13 @@
-"""Pictures for people: overlays, grids with captions, error plots. RGB uint8 in, RGB uint8 out."""
+"""Pictures for people: overlays, grids with captions. RGB uint8 in, RGB uint8 out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from nocsfm_ros.geometry.nocs import nocs_rgb_from_nocs
-from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, Track, TrackState, Uint8Array
+from nocsfm_ros.types import BoolArray, Float64Array, Track, TrackState, Uint8Array
 
 STATE_COLOURS: dict[TrackState, tuple[int, int, int]] = {
     TrackState.SEARCHING: (255, 176, 0),
@@ -74,28 +70,6 @@ def draw_tracks(picture: Uint8Array, tracks: Sequence[Track], K: Float64Array) -
         _draw_pose(picture, track, K)
 
 
-def nocs_picture(nocs: Float32Array, mask: BoolArray) -> Uint8Array:
-    """(H, W, 3) uint8 of a centred NOCS map, black outside the mask."""
-    return np.where(mask[..., None], np.round(255 * nocs_rgb_from_nocs(nocs)), 0).astype(np.uint8)
-
-
-def mask_picture(mask: BoolArray) -> Uint8Array:
-    """(H, W, 3) uint8, white on the mask."""
-    return np.repeat(np.where(mask, np.uint8(255), np.uint8(0))[..., None], 3, axis=2)
-
-
-def depth_picture(depth_m: Float32Array, near_m: float = 0.0, far_m: float = 0.0) -> Uint8Array:
-    """(H, W, 3) uint8 colours of depth: near warm, far cold, invalid black. Limits 0: the picture's."""
-    valid = depth_m > 0
-    if not valid.any():
-        return np.zeros((*depth_m.shape, 3), np.uint8)
-    near = near_m or float(np.percentile(depth_m[valid], 2))
-    far = max(far_m or float(np.percentile(depth_m[valid], 98)), near + 1e-3)
-    level = np.round(255 * (1.0 - np.clip((depth_m - near) / (far - near), 0, 1))).astype(np.uint8)
-    colours = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
-    return np.where(valid[..., None], colours, 0).astype(np.uint8)
-
-
 def grid(
     pictures: Sequence[Uint8Array],
     captions: Sequence[str] = (),
@@ -144,62 +118,6 @@ def draw_outline(picture: Uint8Array, mask: BoolArray, colour: tuple[int, int, i
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     cv2.drawContours(picture, outlines, -1, OUTLINE, 3, cv2.LINE_AA)
     cv2.drawContours(picture, outlines, -1, colour, 1, cv2.LINE_AA)
-
-
-@dataclass(frozen=True)
-class ErrorSeries:
-    """One object over time; every array (N,), NaN where there is no value.
-
-    Attributes:
-        time_s: since the first frame.
-        visible: whether the object can be seen (ground truth).
-    """
-
-    time_s: Float64Array
-    rot_err_deg: Float64Array
-    trans_err_m: Float64Array
-    confidence: Float64Array
-    state: Sequence[TrackState]
-    visible: BoolArray
-
-
-def plot_errors(series: ErrorSeries, path: Path, title: str = "") -> None:
-    """Rotation and translation error, confidence and state over time, as a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(4, 1, figsize=(10, 8), sharex=True, height_ratios=(3, 3, 2, 1.2))
-    _plot_error(axes[0], series.time_s, series.rot_err_deg, "rotation error (deg)", goal=10.0)
-    _plot_error(axes[1], series.time_s, 100 * series.trans_err_m, "position error (cm)", goal=2.0)
-    axes[2].plot(series.time_s, series.confidence, color="tab:purple")
-    axes[2].set(ylabel="confidence", ylim=(0, 1.02))
-    colours = [np.array(STATE_COLOURS[state]) / 255 for state in series.state]
-    values = [int(state) for state in series.state]
-    axes[3].scatter(series.time_s, values, c=colours, marker="s", s=14, zorder=3)
-    names = [state.name for state in TrackState]
-    axes[3].set(yticks=[int(state) for state in TrackState], yticklabels=names, ylim=(-0.6, 2.6))
-    axes[3].set_xlabel("time (s)")
-    shade = {"color": "0.85", "step": "mid", "label": "out of view", "zorder": 0}
-    for axis in axes:
-        across = axis.get_xaxis_transform()
-        axis.fill_between(series.time_s, 0, 1, where=~series.visible, transform=across, **shade)
-        axis.grid(alpha=0.3)
-    axes[0].set_title(title)
-    if not series.visible.all():
-        axes[0].legend(loc="upper right")
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-
-
-def _plot_error(axis: Any, time_s: Float64Array, values: Float64Array, label: str, goal: float) -> None:
-    known = values[np.isfinite(values)]
-    axis.plot(time_s, values, ".-", color="tab:blue", linewidth=1)
-    axis.axhline(goal, color="tab:green", linestyle="--", linewidth=1)
-    axis.set_ylim(0, max(2 * goal, float(np.percentile(known, 97)) if len(known) else 0.0))
-    axis.set_ylabel(label)
 
 
 def _draw_mask(picture: Uint8Array, mask: BoolArray, colour: tuple[int, int, int]) -> None:

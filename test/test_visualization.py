@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -83,18 +81,6 @@ def test_overlay_names_each_of_several_objects_at_its_box() -> None:
     assert visualization.overlay(rgb, [near, make_track(TrackState.LOST)], K)[185:200, 150:].any()
 
 
-def test_nocs_picture_is_black_outside_and_grey_at_the_centre() -> None:
-    mask = np.array([[True, False]])
-    picture = visualization.nocs_picture(np.zeros((1, 2, 3), np.float32), mask)
-    assert picture[0, 0].tolist() == [128, 128, 128] and picture[0, 1].tolist() == [0, 0, 0]
-
-
-def test_depth_picture_invalid_is_black_and_near_is_red() -> None:
-    picture = visualization.depth_picture(np.array([[0, 0.5, 1.0]], np.float32), 0.5, 1.0)
-    assert picture[0, 0].tolist() == [0, 0, 0]
-    assert picture[0, 1, 0] > picture[0, 1, 2] and picture[0, 2, 2] > picture[0, 2, 0]
-
-
 def test_grid_keeps_shape_of_pictures_and_fills_cells() -> None:
     wide = np.full((20, 80, 3), 200, np.uint8)
     picture = visualization.grid([wide] * 5, ["one"], columns=3, cell_wh=(120, 90))
@@ -107,14 +93,3 @@ def test_grid_keeps_shape_of_pictures_and_fills_cells() -> None:
 def test_sheet_of_uneven_rows_is_as_wide_as_the_longest() -> None:
     cell = (np.zeros((10, 10, 3), np.uint8), "a caption far too long for such a narrow cell")
     assert visualization.sheet([[cell], [cell, cell]], cell_wh=(100, 80)).shape == (160, 200, 3)
-
-
-def test_plot_errors_writes_a_picture(tmp_path: Path) -> None:
-    time_s = np.arange(10) / 10
-    errors = np.where(np.arange(10) == 4, np.nan, 3.0)
-    series = visualization.ErrorSeries(
-        time_s, errors, errors / 1000, np.full(10, 0.8), [TrackState.TRACKING] * 10, np.arange(10) != 4
-    )
-    visualization.plot_errors(series, tmp_path / "errors.png", "test")
-    picture = cv2.imread(str(tmp_path / "errors.png"))
-    assert picture is not None and picture.shape[1] == 1100 and picture.std() > 5

@@ -45,11 +45,6 @@ def anchored_frame(points_cam: Float64Array, ray_dir: Float64Array) -> Similarit
     return SimilarityPose(R_ray_cam.T, R_ray_cam.T @ ((low + high) / 2), VISIBLE_TO_FULL_DIAGONAL * diagonal_m)
 
 
-def nocs_from_points(points_obj: Float64Array, scale_m: float) -> Float32Array:
-    """(..., 3) metres in the object frame -> centred coordinates, cut to their range."""
-    return np.clip(points_obj / scale_m, -0.5, 0.5).astype(np.float32)
-
-
 def points_from_nocs(nocs: Float32Array, scale_m: float) -> Float64Array:
     """(..., 3) centred coordinates -> metres in the object frame."""
     return nocs.astype(np.float64) * scale_m

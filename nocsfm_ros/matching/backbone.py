@@ -45,10 +45,6 @@ class FeatureMap:
         """(..., 2) column and row of cells, fractions allowed -> (..., 2) pixels."""
         return (np.asarray(cells_uv, np.float64) + 0.5) * self.stride - 0.5
 
-    def cells_from_pixels(self, pixels_uv: Float64Array) -> Float64Array:
-        """(..., 2) pixels -> (..., 2) fractional column and row."""
-        return (np.asarray(pixels_uv, np.float64) + 0.5) / self.stride - 0.5
-
 
 class Backbone(ABC):
     """A frozen network that turns a picture into a FeatureMap."""
