@@ -181,6 +181,8 @@ class Track:
             until it has been followed for two frames in a row.
         box_xywh: box of the mask in pixels, or None.
         num_keyframes: reference included.
+        axis_user: (3,) direction, in the user's frame, about which the object has looked the same all round so far: its
+            turn about it is arbitrary. None for other objects.
     """
 
     object_id: str
@@ -193,3 +195,4 @@ class Track:
     num_keyframes: int
     centre_m: Float64Array = field(default_factory=lambda: np.zeros(3))
     twist: Float64Array | None = None
+    axis_user: Float64Array | None = None

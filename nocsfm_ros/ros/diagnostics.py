@@ -156,6 +156,7 @@ def diagnostic_array(
             "inlier_ratio": f"{track.estimate.inlier_ratio:.2f}",
             "residual_mm": f"{1000 * track.estimate.residual_m:.1f}",
             "keyframes": track.num_keyframes,
+            "round_about": "none" if track.axis_user is None else " ".join(f"{x:.2f}" for x in track.axis_user),
         }
         text = track.state.name + (f": {track.estimate.reason}" if track.estimate.reason else "")
         statuses.append(_status(f"{name}: object {track.object_id}", level, text, facts))

@@ -14,6 +14,7 @@ from nocsfm_ros.geometry.crops import box_from_mask
 from nocsfm_ros.geometry.transforms import motion_between, moved, rotation_angle_deg, transform
 from nocsfm_ros.matching.localiser import find_candidates
 from nocsfm_ros.object_model import ObjectModel
+from nocsfm_ros.revolution import find_axis, nearest_turn
 from nocsfm_ros.tracking.pose_filter import PoseFilter
 from nocsfm_ros.tracking.pose_graph import PoseGraph
 from nocsfm_ros.tracking.prediction import MAX_STEP_S, Velocity
@@ -63,7 +64,11 @@ class ObjectTracker:
         self.taken: Mapping[str, PoseEstimate] = {}
         self.filter.reset()
         self.velocity.reset()
+        self._forget_keyframes()
+
+    def _forget_keyframes(self) -> None:
         self.model.forget_keyframes()
+        self.axis = find_axis(self.model)
 
     def update(self, frame: RgbdFrame, taken: Mapping[str, PoseEstimate] | None = None) -> Track:
         """Advance by one frame; `taken` has what other objects are already found in it."""
@@ -112,9 +117,15 @@ class ObjectTracker:
             if box_xywh is not None:
                 looks.append(self.estimator.estimate(frame, box_xywh, self.model, [self.last]))
         nothing = _nothing(frame, "nothing in the picture looks like the reference")
-        best = max(looks, key=self._preference, default=nothing)
-        best = self.estimator.second_look(frame, best, self.model)
+        best = max(map(self._unspun, looks), key=self._preference, default=nothing)
+        best = self._unspun(self.estimator.second_look(frame, best, self.model))
         return self._gated(best, self._needed_confidence(best), None)
+
+    def _unspun(self, estimate: PoseEstimate) -> PoseEstimate:
+        """Of the poses in which a round object looks the same, the one nearest to its last."""
+        if self.axis is None or self.last is None or estimate.pose is None:
+            return estimate
+        return replace(estimate, pose=nearest_turn(estimate.pose, self.last, self.axis))
 
     def _preference(self, estimate: PoseEstimate) -> tuple[bool, float]:
         """What can be accepted comes first: the place of a look-alike may be the most like the object."""
@@ -160,7 +171,7 @@ class ObjectTracker:
     def give_way(self, frame: RgbdFrame, name: str) -> Track:
         """Another object is much more surely seen where this one was: lost, and what was learned there forgotten."""
         self.state, self.failures, self.last, self.before_last = TrackState.LOST, 0, None, None
-        self.model.forget_keyframes()
+        self._forget_keyframes()
         return self._track(frame, _nothing(frame, f"{name!r} is seen there, and more surely"))
 
     def seen_at(self, frame: RgbdFrame, other: PoseEstimate) -> PoseEstimate | None:
@@ -231,6 +242,7 @@ class ObjectTracker:
         view = self.estimator.make_view(frame, mask, box_xywh, pose.T_cam_obj)
         self.model.add_view(view)
         self.graph.add(view, self.config.registration)
+        self.axis = find_axis(self.model)
 
     def _count_failure(self) -> None:
         self.failures += 1
@@ -270,7 +282,9 @@ class ObjectTracker:
 
     def _track(self, frame: RgbdFrame, estimate: PoseEstimate) -> Track:
         pose, T_obj_user = estimate.pose, self.model.T_obj_user
-        T_cam_user = twist = None
+        T_cam_user = twist = axis_user = None
+        if self.axis is not None:
+            axis_user = self.axis.direction if T_obj_user is None else T_obj_user[:3, :3].T @ self.axis.direction
         if pose is not None:
             T_cam_obj = self.filter.smooth(pose.T_cam_obj, frame.stamp_ns, pose.scale_m, self.config.filter)
             T_cam_user = T_cam_obj if T_obj_user is None else T_cam_obj @ T_obj_user
@@ -279,7 +293,7 @@ class ObjectTracker:
             object_id=self.model.object_id, state=self.state, stamp_ns=frame.stamp_ns, estimate=estimate,
             T_cam_user=T_cam_user, size_m=self.model.size_m,
             box_xywh=None if pose is None else box_from_mask(estimate.mask), num_keyframes=len(self.model.views),
-            centre_m=self.model.centre_m, twist=twist,
+            centre_m=self.model.centre_m, twist=twist, axis_user=axis_user,
         )
 
 

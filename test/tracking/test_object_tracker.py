@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from nocsfm_ros.config import Config, FilterConfig
 from nocsfm_ros.object_model import ObjectModel, View
+from nocsfm_ros.revolution import Axis
 from nocsfm_ros.tracking import object_tracker
 from nocsfm_ros.tracking.object_tracker import ObjectTracker
 from nocsfm_ros.tracking.tracker import Tracker
@@ -200,6 +201,20 @@ def test_lost_object_is_looked_for_as_any_remembered_view_and_where_it_was_last(
     assert searched == [2] and estimator.views[-2:] == [tracker.model.views[1], None]
     (last,) = estimator.asked[-1]
     np.testing.assert_allclose(last.R_cam_obj, pose_at(0.0, 20).R_cam_obj)
+
+
+@pytest.mark.parametrize(("axis", "turn_deg"), [(Axis(np.array([0.0, 1.0, 0.0]), np.zeros(3)), 0), (None, 50)])
+def test_round_object_found_again_has_not_spun(
+    tracker: ObjectTracker, estimator: ScriptedEstimator, axis: Axis | None, turn_deg: float
+) -> None:
+    acquire(tracker, estimator)
+    tracker.axis = axis
+    estimator.script += [(None, 0.0)] * 3 + [(None, 0.0), (pose_at(0.05, 50), 0.9)]
+    for number in range(1, 4):
+        track = tracker.update(frame_at(number))
+    assert track.state is TrackState.TRACKING and track.T_cam_user is not None
+    np.testing.assert_allclose(track.T_cam_user, pose_at(0.05, turn_deg).T_cam_obj, atol=1e-12)
+    assert (track.axis_user is None) == (axis is None)
 
 
 def test_one_failed_frame_publishes_no_pose_but_keeps_tracking(
