@@ -236,10 +236,12 @@ class ObjectTracker:
         box_xywh = box_from_mask(mask)
         if box_xywh is None or mask.sum() < MIN_CLEAN * estimate.mask.sum():
             return
+        view = self.estimator.make_view(frame, mask, box_xywh, pose.T_cam_obj)
+        if not len(view.points_obj):  # without depth it can be compared with no other view
+            return
         self.model.scale_m = self.model.scale_m or pose.scale_m
         if len(self.model.views) > gates.max_keyframes:
             self.model.drop_most_redundant()
-        view = self.estimator.make_view(frame, mask, box_xywh, pose.T_cam_obj)
         self.model.add_view(view)
         self.graph.add(view, self.config.registration)
         self.axis = find_axis(self.model)

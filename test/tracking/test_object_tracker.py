@@ -314,6 +314,16 @@ def test_unsure_view_is_no_keyframe(tracker: ObjectTracker, estimator: ScriptedE
     assert len(tracker.model.views) == 1
 
 
+def test_view_without_depth_is_no_keyframe(
+    tracker: ObjectTracker, estimator: ScriptedEstimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire(tracker, estimator)
+    blind = _view(pose_at(0.0, 20).T_cam_obj)
+    monkeypatch.setattr(estimator, "make_view", lambda *_: replace(blind, points_obj=blind.points_obj[:0]))
+    estimator.script += [(pose_at(0.0, 20), 0.95)]
+    assert tracker.update(frame_at(1)).num_keyframes == 1
+
+
 def test_memory_never_exceeds_its_bound(tracker: ObjectTracker, estimator: ScriptedEstimator) -> None:
     tracker.config = replace(tracker.config, tracking=replace(tracker.config.tracking, max_keyframes=3))
     acquire(tracker, estimator)
