@@ -138,7 +138,7 @@ class TrackingConfig:
     keyframe_min_deg: float = _tunable(15.0, "a view nearer than this to a keyframe is not a new one", unit="deg",
                                        low=1.0, high=90.0)
     keyframe_confidence: float = _tunable(
-        0.75, "needed to become a keyframe: a bad one poisons the memory, without new ones a turning object is lost",
+        0.6, "needed to become a keyframe: a bad one poisons the memory, without new ones a turning object is lost",
         low=0.0, high=1.0,
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nocsfm_ros.colour_alignment import ColourPicture, align_colours, log_opponent
+from nocsfm_ros.confidence import Scores, combine_looks, combine_scores
 from nocsfm_ros.config import Config
 from nocsfm_ros.flow.model import FEATURE_SIDE, FlowModel
 from nocsfm_ros.geometry.crops import R_ray_cam, box_from_mask, coordinates, crop_frame, crop_mask, paste, square_box
@@ -42,12 +43,10 @@ from nocsfm_ros.types import (
     SimilarityPose,
 )
 from nocsfm_ros.verification import (
-    Scores,
     chroma,
     colour_difference,
-    combine_looks,
-    combine_scores,
     depth_agreement,
+    explained_matches,
     is_new_side,
     look_similarity,
     pose_similarity,
@@ -242,22 +241,24 @@ class Estimator:
     ) -> tuple[float, str, float, float | None]:
         """Confidence, the reason in words, similarity to the nearest view, difference in colour to the reference."""
         with self._timed("verify"):
-            view = model.nearest_view(best.pose.R_cam_obj)
-            similarity = pose_similarity(best.pose, view, look.feature_crop, look.features)
+            pose, features = best.pose, look.features
+            view, mask = model.nearest_view(pose.R_cam_obj), resized_mask(mask_crop, look.feature_crop)
+            similarity = pose_similarity(pose, view, look.feature_crop, features)
             if similarity is None:
-                similarity = look_similarity(view, look.features, resized_mask(mask_crop, look.feature_crop))
-            agreement = depth_agreement(best.pose, model, look.frame)
-            colour = colour_difference(best.pose, view, look.crop)
-            compared = look.colours.compare([view], best.pose)
-            correlation, seen = (None, 0.0) if compared is None else (compared.correlation, compared.seen)
+                similarity = look_similarity(view, features, mask)
+            colour = colour_difference(pose, view, look.crop)
+            compared = look.colours.compare([view], pose)
             if model.cloud is None:
                 confidence, reason = combine_looks(similarity, certainty)
             else:
-                confidence, reason = combine_scores(
-                    Scores(best.inlier_ratio, agreement, similarity, correlation, seen, colour, certainty)
-                )
+                confidence, reason = combine_scores(Scores(
+                    fit=best.inlier_ratio, agreement=depth_agreement(pose, model, look.frame), similarity=similarity,
+                    matched=explained_matches(pose, view, look.feature_crop, features, mask),
+                    correlation=None if compared is None else compared.correlation,
+                    colour=colour, certainty=certainty,
+                ))
             if view is not model.views[0]:  # a keyframe has the colours of whatever was followed
-                colour = colour_difference(best.pose, model.views[0], look.crop)
+                colour = colour_difference(pose, model.views[0], look.crop)
             return confidence, reason, similarity, colour
 
     def _answer(

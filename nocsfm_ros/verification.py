@@ -1,9 +1,6 @@
-"""Is this pose believable? Checks that know nothing of how the pose was found."""
+"""Is this pose believable? Checks that know nothing of how the pose was found; confidence.py adds them up."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -11,86 +8,76 @@ import numpy as np
 from nocsfm_ros.geometry.camera import depth_at, project
 from nocsfm_ros.geometry.transforms import invert, transform
 from nocsfm_ros.matching.backbone import FeatureMap
-from nocsfm_ros.matching.matcher import cell_mask
+from nocsfm_ros.matching.matcher import cell_mask, match_points
 from nocsfm_ros.object_model import ObjectModel, View, depth_tolerance_m
-from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, ObjectCrop, RgbdFrame, SimilarityPose, Uint8Array
+from nocsfm_ros.types import (
+    BoolArray,
+    Float32Array,
+    Float64Array,
+    ObjectCrop,
+    RgbdFrame,
+    SimilarityPose,
+    Uint8Array,
+)
 
 MAX_CHECKED = 400
 MIN_CHECKED = 10
 THIN_SAMPLES = 4  # per cell and side, where the cells' middles alone are too few
-
-
-class Scores(NamedTuple):
-    """What is checked of a pose.
-
-    Attributes:
-        fit: share of the live points that lie on the object, of those on sides that are known.
-        agreement: see depth_agreement.
-        similarity: see pose_similarity.
-        correlation, seen: of the colours, see colour_alignment.Comparison; None and 0 where too few points are seen.
-        colour: see colour_difference; None where too few points are seen.
-        certainty: mean probability of the mask, by the flow.
-    """
-
-    fit: float
-    agreement: float
-    similarity: float
-    correlation: float | None
-    seen: float
-    colour: float | None
-    certainty: float
-
-
-# The confidence is a logistic regression on scores between the worst and the best that are met: (weight, worst, best).
-# Fitted by benchmarks/fit_confidence.py --pairs 800 to 1885 poses on rendered training objects, right, turned and of
-# another object; it is the share of right ones (10 degrees, a tenth of scale_m) among poses of such scores.
-WEIGHTS = {
-    "fit": (2.12, 0.3, 0.95), "agreement": (2.45, 0.5, 1.0), "similarity": (2.18, 0.1, 0.6),
-    "correlation": (2.15, 0.0, 0.5), "seen": (1.08, 0.2, 0.8),
-}
-BIAS, UNKNOWN = -6.86, 0.7
-# What refutes a pose alone: (impossible, harmless). Plain walls fit plain things in all but features. Colours are in
-# CIELAB: on real tables 15 of 17 right poses lie under 13, a blue pen for a red one at 49. The flow is sure of what it
-# was asked for (0.94 and more when 21 rendered objects were found), and not of a can's lid that fits a rock (0.67)
-VETOES = {"agreement": (0.25, 0.6), "similarity": (0.1, 0.3), "colour": (28.0, 14.0), "certainty": (0.5, 0.85)}
-WORDS = {
-    "fit": "{:.0%} of the points fit the object", "agreement": "{:.0%} of the object agrees with the depth",
-    "similarity": "similarity {:.2f} to the reference", "correlation": "correlation {:.2f} of the colours",
-    "seen": "{:.0%} of the reference's points are seen", "colour": "colours {:.0f} apart from the reference's",
-    "certainty": "mask probability {:.2f}",
-}
-# Without depth in the reference nothing but the look can be checked
-SIMILARITY_RAMP, MASK_RAMP = (0.33, 0.5), (0.5, 0.9)
 LIGHTNESS, MIN_LIGHTNESS = 50.0, 20.0  # what is darker has hardly a colour left, but noise
 COLOUR_BLUR = 1.5  # pixels: a pose is right to about that much
 CHOICE_GAIN = 0.1  # cosine to the best of many partners over that to the right one
+SAME_POINT = 1.25  # cells between where a match is and where the pose puts it, if it explains the match
+MIN_MATCHES = 4
 
 
-def depth_agreement(pose: SimilarityPose, model: ObjectModel, frame: RgbdFrame) -> float:
+def depth_agreement(pose: SimilarityPose, model: ObjectModel, frame: RgbdFrame) -> float | None:
     """Share of the object memory's camera-facing points that the frame's depth does not contradict, [0, 1].
 
     A point is contradicted when the camera looks through it: the measured depth lies well behind. A nearer surface
     (an occluder) and missing depth say nothing.
+
+    None where hardly a point of the memory faces the camera, as of a thin thing; 0 where hardly one can be seen.
     """
     if model.cloud is None:
-        return 1.0
+        return None
     step = max(1, len(model.cloud.points_obj) // MAX_CHECKED)
     points_cam = transform(pose.T_cam_obj, model.cloud.points_obj[::step])
     normals_cam = model.cloud.normals_obj[::step] @ pose.R_cam_obj.T
     # seen at 60 degrees or less from the normal: grazing points are the ones that depth noise moves most
     facing = -(normals_cam * points_cam).sum(axis=1) > 0.5 * np.linalg.norm(points_cam, axis=1)
     points_cam = points_cam[facing & (points_cam[:, 2] > 0)]
+    if len(points_cam) < MIN_CHECKED:
+        return None
     measured = depth_at(frame.depth_m, project(points_cam, frame.K))
-    known = measured > 0
-    if known.sum() < MIN_CHECKED:
-        return 0.0
-    tolerance_m = depth_tolerance_m(pose.scale_m)
-    seen_through = measured[known] > points_cam[known, 2] + tolerance_m
-    hidden = measured[known] < points_cam[known, 2] - tolerance_m
-    visible = ~hidden
+    behind_m, tolerance_m = measured - points_cam[:, 2], depth_tolerance_m(pose.scale_m)
+    visible = (measured > 0) & (behind_m >= -tolerance_m)
     if visible.sum() < MIN_CHECKED:
         return 0.0
-    return float(1.0 - seen_through.sum() / visible.sum())
+    return float((behind_m[visible] <= tolerance_m).mean())
+
+
+def explained_matches(
+    pose: SimilarityPose, view: View, crop: ObjectCrop, features: FeatureMap, mask: BoolArray
+) -> float | None:
+    """Share of the matches between a view and the live crop that lie where the pose puts them, [0, 1].
+
+    Args:
+        pose: of the object.
+        view: the object.
+        crop, features: live.
+        mask: (S, S) bool of the crop: where matches are looked for.
+
+    Returns:
+        None with fewer than MIN_MATCHES matches whose place on the object is known.
+    """
+    pairs_view, pairs_live, _ = match_points(view.features, view.feature_mask, features, mask)
+    u, v = np.rint(pairs_view).astype(int).T
+    points_obj = view.feature_points_obj[v, u].astype(np.float64)
+    known = np.isfinite(points_obj).all(axis=1)
+    if known.sum() < MIN_MATCHES:
+        return None
+    expected_uv = project(transform(pose.T_cam_obj, points_obj[known]), crop.K_crop)
+    return float((np.linalg.norm(expected_uv - pairs_live[known], axis=1) < SAME_POINT * features.stride).mean())
 
 
 def is_new_side(pose: SimilarityPose, points_cam: Float64Array, model: ObjectModel) -> BoolArray:
@@ -212,29 +199,6 @@ def look_similarity(view: View, features: FeatureMap, mask: BoolArray) -> float:
     return 0.5 * (_best_cosine(seen, live) + parts) - CHOICE_GAIN
 
 
-def combine_scores(scores: Scores) -> tuple[float, str]:
-    """How likely the pose is right, [0, 1], and its weakest side in words."""
-    known = {name: value for name, value in scores._asdict().items() if value is not None}
-    missing = {name: weight * (1 - (_ramp(known[name], ends) if name in known else UNKNOWN))
-               for name, (weight, *ends) in WEIGHTS.items()}
-    passed = {name: _ramp(known[name], ends) for name, ends in VETOES.items() if name in known}
-    logit = BIAS + sum(weight for weight, *_ in WEIGHTS.values()) - sum(missing.values())
-    confidence = float(np.prod(list(passed.values())) / (1 + np.exp(-logit)))
-    hardest = min(passed, key=lambda name: passed[name])
-    worst = max(known.keys() & missing.keys(), key=lambda name: missing[name])
-    said = hardest if passed[hardest] < 0.5 else worst
-    return confidence, WORDS[said].format(known[said])
-
-
-def combine_looks(similarity: float, mask_probability: float) -> tuple[float, str]:
-    """The same for a reference without depth, of which only the look can be checked: not calibrated."""
-    scores = {
-        f"mask probability {mask_probability:.2f}": _ramp(mask_probability, MASK_RAMP),
-        f"similarity {similarity:.2f} to the reference": _ramp(similarity, SIMILARITY_RAMP),
-    }
-    return float(np.sqrt(np.prod(list(scores.values())))), min(scores, key=lambda name: scores[name])
-
-
 def _mean_cosine(a: Float32Array, b: Float32Array) -> float:
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-9)).mean())
@@ -245,7 +209,3 @@ def _best_cosine(a: Float32Array, b: Float32Array) -> float:
     lengths = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)
     cosine = a @ b.T / np.maximum(lengths, 1e-9)
     return 0.5 * float(cosine.max(axis=1).mean() + cosine.max(axis=0).mean())
-
-
-def _ramp(value: float, ends: Sequence[float]) -> float:
-    return float(np.clip((value - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0))

@@ -19,7 +19,9 @@ ROS_PACKAGES = {
 BASE = {"errors", "types", "config"}
 GEOMETRY = BASE | {"geometry"}
 LEARNED = GEOMETRY | {"matching", "flow", "registration"}
-ESTIMATION = LEARNED | {"object_model", "hypotheses", "masks", "verification", "colour_alignment", "estimator"}
+ESTIMATION = LEARNED | {
+    "object_model", "hypotheses", "masks", "verification", "confidence", "colour_alignment", "estimator",
+}
 # part of the package -> the parts it may import from; parts that are not listed are the outermost and may import all
 ALLOWED = {
     "errors": BASE, "types": BASE, "config": BASE, "device": BASE, "checkpoints": BASE, "geometry": GEOMETRY,
@@ -29,6 +31,7 @@ ALLOWED = {
     "data": GEOMETRY | {"data"}, "object_model": LEARNED | {"object_model"},
     "hypotheses": LEARNED | {"object_model", "hypotheses"},
     "verification": LEARNED | {"object_model", "verification"},
+    "confidence": set(), "revolution": LEARNED | {"object_model", "colour_alignment"},
     "masks": LEARNED | {"object_model"}, "colour_alignment": LEARNED | {"object_model", "verification"},
     "estimator": ESTIMATION,
 }

@@ -1,4 +1,4 @@
-"""Similarity of a pose's appearance: of views with depth, of slivers, and of views without depth."""
+"""Checks of a pose: by features, colours, depth, and by what the flow says."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.localiser import ReferenceFeatures
 from nocsfm_ros.object_model import ObjectModel, View
 from nocsfm_ros.registration import ObjectCloud
-from nocsfm_ros.types import BoolArray, ObjectCrop, SimilarityPose
+from nocsfm_ros.types import BoolArray, ObjectCrop, RgbdFrame, SimilarityPose
 from nocsfm_ros.verification import (
-    Scores,
     chroma,
     colour_difference,
-    combine_looks,
-    combine_scores,
+    depth_agreement,
+    explained_matches,
     is_new_side,
     look_similarity,
     pose_similarity,
@@ -116,50 +115,40 @@ def test_chroma_is_zero_for_grey_and_has_the_sign_of_the_colour() -> None:
     assert chroma(painted((200, 30, 30)).rgb)[0, 0, 0] > 40 and chroma(painted((30, 30, 200)).rgb)[0, 0, 1] < -40
 
 
-GOOD = Scores(fit=0.95, agreement=1.0, similarity=0.6, correlation=0.6, seen=0.9, colour=3.0, certainty=0.97)
-
-
 def test_chroma_is_the_same_in_half_the_light() -> None:
     orange, in_half_the_light = (186, 123, 65), (136, 90, 48)  # linear values, with a gamma of 2.2
     bright, dim = (chroma(painted(rgb).rgb)[5, 5] for rgb in (orange, in_half_the_light))
     assert np.linalg.norm(bright - dim) < 0.1 * np.linalg.norm(bright)
 
 
-def test_good_scores_are_confident_and_unknown_ones_cost_little() -> None:
-    assert combine_scores(GOOD)[0] > 0.95
-    assert combine_scores(GOOD._replace(correlation=None, colour=None))[0] > 0.9
+AWAY = SimilarityPose(np.eye(3), np.array([0.1, 0.0, 0.0]), 0.2)  # 40 pixels to the right
 
 
-@pytest.mark.parametrize(
-    ("bad", "words"),
-    [
-        ({"fit": 0.3}, "30% of the points fit the object"),
-        ({"agreement": 0.5}, "50% of the object agrees with the depth"),
-        ({"similarity": 0.1}, "similarity 0.10 to the reference"),
-        ({"correlation": 0.0}, "correlation 0.00 of the colours"),
-        ({"seen": 0.2}, "20% of the reference's points are seen"),
-    ],
-)
-def test_each_bad_score_lowers_the_confidence_and_is_named(bad: dict[str, float], words: str) -> None:
-    confidence, reason = combine_scores(GOOD._replace(**bad))
-    assert confidence < combine_scores(GOOD)[0] - 0.05 and reason == words
+def plate_model(view: View) -> ObjectModel:
+    points = view.feature_points_obj[WHOLE][::51].astype(np.float64)
+    return ObjectModel("plate", [view], 0.2, ObjectCloud(points, viewpoints_obj=np.zeros_like(points)))
 
 
-def test_middling_scores_in_all_are_no_object() -> None:
-    middling = Scores(fit=0.6, agreement=0.75, similarity=0.2, correlation=0.2, seen=0.4, colour=10.0, certainty=0.9)
-    assert combine_scores(middling)[0] < 0.15
+def test_depth_agrees_with_what_is_there_and_not_with_what_is_looked_through() -> None:
+    model = plate_model(view_of(features_of(0), WHOLE))
+    behind, before = (RgbdFrame(CROP.rgb, np.full_like(DEPTH_M, z), K_CROP, 0, "camera") for z in (1.5, 0.5))
+    assert depth_agreement(STILL, model, RgbdFrame(CROP.rgb, DEPTH_M, K_CROP, 0, "camera")) == 1.0
+    assert depth_agreement(STILL, model, behind) == 0.0
+    assert depth_agreement(STILL, model, before) == 0.0  # all hidden: nothing speaks for it
 
 
-def test_other_colours_contradicted_depth_or_an_unsure_flow_refute_a_pose_alone() -> None:
-    assert combine_scores(GOOD._replace(colour=28.0)) == (0.0, "colours 28 apart from the reference's")
-    assert combine_scores(GOOD._replace(certainty=0.5)) == (0.0, "mask probability 0.50")
-    assert combine_scores(GOOD._replace(agreement=0.2)) == (0.0, "20% of the object agrees with the depth")
+def test_depth_agreement_of_what_shows_the_camera_hardly_a_point_is_unknown() -> None:
+    line = np.array([[0.001 * i, 0.0, 1.0] for i in range(6)])
+    model = ObjectModel("line", [], 0.2, ObjectCloud(line, viewpoints_obj=np.zeros_like(line)))
+    assert depth_agreement(STILL, model, RgbdFrame(CROP.rgb, DEPTH_M, K_CROP, 0, "camera")) is None
 
 
-def test_looks_without_depth_need_mask_and_similarity() -> None:
-    assert combine_looks(0.55, 0.95)[0] == 1.0
-    assert combine_looks(0.3, 0.95) == (0.0, "similarity 0.30 to the reference")
-    assert combine_looks(0.55, 0.5) == (0.0, "mask probability 0.50")
+def test_matches_are_explained_by_the_right_pose_alone() -> None:
+    features = features_of(0)
+    view = view_of(features, WHOLE)
+    assert explained_matches(STILL, view, CROP, features, WHOLE) == 1.0
+    assert explained_matches(AWAY, view, CROP, features, WHOLE) == 0.0
+    assert explained_matches(STILL, view, CROP, features, np.zeros_like(WHOLE)) is None
 
 
 def test_new_side_is_what_no_view_could_see() -> None:

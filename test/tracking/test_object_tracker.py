@@ -309,7 +309,7 @@ def test_where_the_reference_shows_nothing_of_a_view_it_is_not_kept(
 
 def test_unsure_view_is_no_keyframe(tracker: ObjectTracker, estimator: ScriptedEstimator) -> None:
     acquire(tracker, estimator)
-    estimator.script += [(pose_at(0, 20), 0.6)]
+    estimator.script += [(pose_at(0, 20), Config().tracking.keyframe_confidence - 0.05)]
     tracker.update(frame_at(1))
     assert len(tracker.model.views) == 1
 

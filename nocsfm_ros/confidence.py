@@ -1,0 +1,71 @@
+"""How likely a pose is right, from what verification.py finds of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Scores(NamedTuple):
+    """What is checked of a pose. None where it cannot be told.
+
+    Attributes:
+        fit: share of the live points that lie on the object, of those on sides that are known.
+        agreement: see depth_agreement.
+        similarity: see pose_similarity.
+        matched: see explained_matches.
+        correlation: of the colours, see colour_alignment.Comparison.
+        colour: see colour_difference.
+        certainty: mean probability of the mask, by the flow.
+    """
+
+    fit: float
+    agreement: float | None
+    similarity: float
+    matched: float | None
+    correlation: float | None
+    colour: float | None
+    certainty: float
+
+
+# The confidence is a logistic regression on scores between the worst and the best that are met: (weight, worst, best).
+# Fitted by benchmarks/fit_confidence.py --pairs 800 to 2013 poses on rendered training objects, right, turned, and of
+# another object or in other colours; it is the share of right ones (10 degrees, a tenth of scale_m) among poses of such scores
+WEIGHTS = {
+    "fit": (0.7, 0.3, 1.0), "agreement": (3.11, 0.5, 1.0), "similarity": (2.0, 0.1, 0.55), "matched": (0.83, 0.0, 1.0),
+    "correlation": (3.27, -0.2, 0.5), "colour": (1.34, 30.0, 5.0), "certainty": (1.09, 0.75, 1.0),
+}
+BIAS, UNKNOWN = -8.61, 0.6
+WORDS = {
+    "fit": "{:.0%} of the points fit the object", "agreement": "{:.0%} of the object agrees with the depth",
+    "similarity": "similarity {:.2f} to the reference", "matched": "{:.0%} of the matches agree",
+    "correlation": "correlation {:.2f} of the colours", "colour": "colours {:.0f} apart from the reference's",
+    "certainty": "mask probability {:.2f}",
+}
+# Without depth in the reference nothing but the look can be checked
+SIMILARITY_RAMP, MASK_RAMP = (0.33, 0.5), (0.5, 0.9)
+
+
+def combine_scores(scores: Scores) -> tuple[float, str]:
+    """How likely the pose is right, [0, 1], and its weakest side in words."""
+    known = {name: value for name, value in scores._asdict().items() if value is not None}
+    missing = {name: weight * (1 - (_ramp(known[name], ends) if name in known else UNKNOWN))
+               for name, (weight, *ends) in WEIGHTS.items()}
+    logit = BIAS + sum(weight for weight, *_ in WEIGHTS.values()) - sum(missing.values())
+    worst = max(known, key=lambda name: missing[name])
+    return float(1 / (1 + np.exp(-logit))), WORDS[worst].format(known[worst])
+
+
+def combine_looks(similarity: float, mask_probability: float) -> tuple[float, str]:
+    """The same for a reference without depth, of which only the look can be checked: not calibrated."""
+    scores = {
+        f"mask probability {mask_probability:.2f}": _ramp(mask_probability, MASK_RAMP),
+        f"similarity {similarity:.2f} to the reference": _ramp(similarity, SIMILARITY_RAMP),
+    }
+    return float(np.sqrt(np.prod(list(scores.values())))), min(scores, key=lambda name: scores[name])
+
+
+def _ramp(value: float, ends: Sequence[float]) -> float:
+    return float(np.clip((value - ends[0]) / (ends[1] - ends[0]), 0.0, 1.0))

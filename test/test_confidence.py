@@ -1,0 +1,51 @@
+"""What the checks of a pose add up to."""
+
+from __future__ import annotations
+
+import pytest
+
+from nocsfm_ros.confidence import Scores, combine_looks, combine_scores
+
+GOOD = Scores(
+    fit=0.97, agreement=1.0, similarity=0.55, matched=0.9, correlation=0.7, colour=3.0, certainty=0.97,
+)
+UNTOLD = GOOD._replace(correlation=None, colour=None, matched=None, agreement=None)
+
+
+def test_good_scores_are_confident() -> None:
+    assert combine_scores(GOOD)[0] > 0.95
+
+
+def test_what_cannot_be_told_costs_less_than_what_is_bad() -> None:
+    bad = GOOD._replace(correlation=0.0, colour=40.0, matched=0.0, agreement=0.4)
+    assert combine_scores(bad)[0] < 0.1 < combine_scores(UNTOLD)[0] < combine_scores(GOOD)[0]
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"fit": 0.3}, "30% of the points fit the object"),
+        ({"agreement": 0.5}, "50% of the object agrees with the depth"),
+        ({"correlation": -0.2}, "correlation -0.20 of the colours"),
+        ({"colour": 40.0}, "colours 40 apart from the reference's"),
+        ({"similarity": 0.1}, "similarity 0.10 to the reference"),
+        ({"matched": 0.0}, "0% of the matches agree"),
+        ({"certainty": 0.7}, "mask probability 0.70"),
+    ],
+)
+def test_each_bad_score_lowers_the_confidence_and_is_named(bad: dict[str, float], words: str) -> None:
+    confidence, reason = combine_scores(GOOD._replace(**bad))
+    assert confidence < combine_scores(GOOD)[0] and reason == words
+
+
+def test_middling_scores_in_all_are_no_object() -> None:
+    middling = Scores(
+        fit=0.6, agreement=0.75, similarity=0.2, matched=0.3, correlation=0.15, colour=15.0, certainty=0.9,
+    )
+    assert combine_scores(middling)[0] < 0.15
+
+
+def test_looks_without_depth_need_mask_and_similarity() -> None:
+    assert combine_looks(0.55, 0.95)[0] == 1.0
+    assert combine_looks(0.3, 0.95) == (0.0, "similarity 0.30 to the reference")
+    assert combine_looks(0.55, 0.5) == (0.0, "mask probability 0.50")
