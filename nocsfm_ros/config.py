@@ -116,7 +116,7 @@ class TrackingConfig:
 
     min_confidence: float = _tunable(0.4, "below it a frame counts as a failure", low=0.0, high=1.0)
     acquire_confidence: float = _tunable(
-        0.5, "needed to find an object of which one reference with depth is known: higher than to stay, so that states "
+        0.6, "needed to find an object of which one reference with depth is known: higher than to stay, so that states "
         "do not flicker", low=0.0, high=1.0,
     )
     reacquire_confidence: float = _tunable(

@@ -120,7 +120,7 @@ def test_search_with_high_confidence_starts_tracking(tracker: ObjectTracker, est
 def test_object_with_keyframes_must_be_surer_elsewhere_than_where_it_was_lost(
     tracker: ObjectTracker, estimator: ScriptedEstimator
 ) -> None:
-    unsure = 0.6  # between acquire_confidence and reacquire_confidence
+    unsure = 0.7  # between acquire_confidence and reacquire_confidence
     estimator.script += [(pose_at(), unsure)]
     assert tracker.update(frame_at(0)).state is TrackState.TRACKING
     estimator.script += [(pose_at(0, 20), 0.9)]
@@ -129,7 +129,7 @@ def test_object_with_keyframes_must_be_surer_elsewhere_than_where_it_was_lost(
     tracker.state = TrackState.SEARCHING
     estimator.script += [(pose_at(0.3), unsure)]
     track = tracker.update(frame_at(2))
-    assert track.state is TrackState.SEARCHING and "confidence 0.60 under 0.80" in track.estimate.reason
+    assert track.state is TrackState.SEARCHING and "confidence 0.70 under 0.80" in track.estimate.reason
     estimator.script += [(pose_at(0.01, 20), unsure)]
     assert tracker.update(frame_at(3)).state is TrackState.TRACKING
 
