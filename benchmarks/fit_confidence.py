@@ -5,7 +5,8 @@
 Poses of rendered training objects under another light, with the noise, the holes and the displaced edges of a depth
 camera: what a search finds of the right object, of another one that looks like it and of one of the same shape in other
 colours, and some of all turned at random and refined again. Each comes with the scores that confidence.py combines.
-Prints the constants for confidence.py, and what three gates let through in five-fold cross-validation.
+Prints the constants for confidence.py, and what three gates let through in five-fold cross-validation,
+vetoes included.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from scipy.optimize import minimize
 
 from nocsfm_ros import estimator as estimator_module
-from nocsfm_ros.confidence import UNKNOWN, WEIGHTS, Scores, combine_scores
+from nocsfm_ros.confidence import UNKNOWN, VETOES, WEIGHTS, Scores, combine_scores
 from nocsfm_ros.config import Config
 from nocsfm_ros.data.views import DEPTH_UNIT_M, View, ViewDataset
 from nocsfm_ros.estimator import Estimator
@@ -170,6 +171,15 @@ def fit(A: Float64Array, right: BoolArray) -> Float64Array:
     return np.asarray(minimize(loss, np.zeros(A.shape[1]), jac=True, method="L-BFGS-B", bounds=bounds).x, np.float64)
 
 
+def vetoes(scores: Float64Array) -> Float64Array:
+    """(N,) the factor of the vetoes."""
+    factor = np.ones(len(scores))
+    for name, (worst, best) in VETOES.items():
+        share = np.clip((scores[:, Scores._fields.index(name)] - worst) / (best - worst), 0, 1)
+        factor *= np.where(np.isnan(share), 1.0, share)
+    return factor
+
+
 def _sigmoid(x: Float64Array) -> Float64Array:
     return np.asarray(1 / (1 + np.exp(-x)), np.float64)
 
@@ -190,7 +200,8 @@ def main() -> None:
     for fold in np.array_split(np.arange(len(A)), FOLDS):  # the poses of a pair are neighbours
         rest = np.setdiff1d(np.arange(len(A)), fold)
         confidence[fold] = _sigmoid(A[fold] @ fit(A[rest], right[rest]))
-    for gate in (0.4, 0.7, 0.85):
+    confidence *= vetoes(scores)
+    for gate in (0.4, 0.6, 0.8):
         through = confidence >= gate
         print(
             f"gate {gate:.2f}: {100 * through[right].mean():.0f} % of the right, "

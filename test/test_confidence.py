@@ -38,6 +38,12 @@ def test_each_bad_score_lowers_the_confidence_and_is_named(bad: dict[str, float]
     assert confidence < combine_scores(GOOD)[0] and reason == words
 
 
+def test_an_object_looked_through_or_of_impossible_colour_is_refuted_alone() -> None:
+    assert combine_scores(GOOD._replace(agreement=0.1)) == (0.0, "10% of the object agrees with the depth")
+    assert combine_scores(GOOD._replace(colour=50.0)) == (0.0, "colours 50 apart from the reference's")
+    assert combine_scores(GOOD._replace(colour=29.0))[0] > 0.8  # another lamp
+
+
 def test_middling_scores_in_all_are_no_object() -> None:
     middling = Scores(
         fit=0.6, agreement=0.75, similarity=0.2, matched=0.3, correlation=0.15, colour=15.0, certainty=0.9,
