@@ -53,6 +53,8 @@ def main() -> None:
         tracker.remove_reference()
     print(f"round: {counts.get((True, True), 0)} found, {counts.get((True, False), 0)} not; "
           f"others: {counts.get((False, True), 0)} taken for round, {counts.get((False, False), 0)} not")
+    if not errors_deg:
+        return
     print(f"axis off by {np.median(errors_deg):.1f} deg in the median, {max(errors_deg):.1f} at most; "
           f"{np.median(times_ms):.0f} ms, {max(times_ms):.0f} at most")
 

@@ -40,7 +40,10 @@ class Axis:
 
 
 def find_axis(model: ObjectModel) -> Axis | None:
-    """The axis of revolution of all that is remembered, or None where shape, outline or colours are not round."""
+    """The axis of revolution of all that is remembered, or None where shape, outline or colours are not round.
+
+    A print that covers little, or differs in lightness alone, is not noticed. Of a ball it is any axis.
+    """
     if model.cloud is None or model.scale_m is None:
         return None
     step = 1 + len(model.cloud.points_obj) // MAX_POINTS
@@ -83,6 +86,7 @@ def fit_axis(points: Float64Array, normals: Float64Array, scale_m: float) -> Axi
         kept = slant <= np.quantile(slant, TRIMMED)
     if np.sqrt((lever**2).mean()) < MIN_LEVER or np.sqrt((slant[kept] ** 2).mean()) > MAX_SLANT:
         return None
+    w, v = (w, v) if w[np.abs(w).argmax()] > 0 else (-w, -v)
     return Axis(w, middle + scale_m * np.cross(w, v))
 
 

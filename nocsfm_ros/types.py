@@ -182,7 +182,7 @@ class Track:
         box_xywh: box of the mask in pixels, or None.
         num_keyframes: reference included.
         axis_user: (3,) direction, in the user's frame, about which the object has looked the same all round so far: its
-            turn about it is arbitrary. None for other objects.
+            turn about it is arbitrary (of a ball any direction). None for other objects.
     """
 
     object_id: str

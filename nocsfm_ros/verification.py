@@ -36,7 +36,8 @@ def depth_agreement(pose: SimilarityPose, model: ObjectModel, frame: RgbdFrame) 
     A point is contradicted when the camera looks through it: the measured depth lies well behind. A nearer surface
     (an occluder) and missing depth say nothing.
 
-    None where hardly a point of the memory faces the camera, as of a thin thing; 0 where hardly one can be seen.
+    None where hardly a point of the memory faces the camera, as of a thin thing or of one that shows its unknown side;
+    0 where hardly one of them can be seen.
     """
     if model.cloud is None:
         return None

@@ -33,6 +33,7 @@ NEW_SIDE_DEG, NEW_SIDE_SHARE = 5.0, 0.07  # a view that turned less has no other
 # a keyframe nearer to the reference than this keeps what the flow sees by that picture too, where that is most of it
 CLEAN_DEG, MIN_CLEAN = 30.0, 0.5
 LEAP_DEG = 6.0  # a pose further from the predicted one is rough, or the motion is: no keyframe
+ALIKE = 0.05  # difference in confidence of two turns of a round object
 SURER = 0.1  # confidence above the other's that takes its place from it
 # CIELAB chroma that the confidence forgives for the lamp's sake, and what it is worth among look-alikes
 FORGIVEN_COLOUR, COLOUR_WEIGHT = 12.0, 0.1
@@ -117,15 +118,18 @@ class ObjectTracker:
             if box_xywh is not None:
                 looks.append(self.estimator.estimate(frame, box_xywh, self.model, [self.last]))
         nothing = _nothing(frame, "nothing in the picture looks like the reference")
-        best = max(map(self._unspun, looks), key=self._preference, default=nothing)
-        best = self._unspun(self.estimator.second_look(frame, best, self.model))
+        best = max(looks, key=self._preference, default=nothing)
+        best = self._unspun(frame, self.estimator.second_look(frame, best, self.model))
         return self._gated(best, self._needed_confidence(best), None)
 
-    def _unspun(self, estimate: PoseEstimate) -> PoseEstimate:
-        """Of the poses in which a round object looks the same, the one nearest to its last."""
-        if self.axis is None or self.last is None or estimate.pose is None:
+    def _unspun(self, frame: RgbdFrame, estimate: PoseEstimate) -> PoseEstimate:
+        """A round object looks the same in many poses: the one nearest to its last, where it is as believable."""
+        box_xywh = box_from_mask(estimate.mask)
+        if self.axis is None or self.last is None or estimate.pose is None or box_xywh is None:
             return estimate
-        return replace(estimate, pose=nearest_turn(estimate.pose, self.last, self.axis))
+        nearest = nearest_turn(estimate.pose, self.last, self.axis)
+        again = self.estimator.estimate(frame, box_xywh, self.model, [nearest])
+        return again if again.confidence > estimate.confidence - ALIKE else estimate
 
     def _preference(self, estimate: PoseEstimate) -> tuple[bool, float]:
         """What can be accepted comes first: the place of a look-alike may be the most like the object."""

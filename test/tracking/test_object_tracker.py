@@ -203,18 +203,19 @@ def test_lost_object_is_looked_for_as_any_remembered_view_and_where_it_was_last(
     np.testing.assert_allclose(last.R_cam_obj, pose_at(0.0, 20).R_cam_obj)
 
 
-@pytest.mark.parametrize(("axis", "turn_deg"), [(Axis(np.array([0.0, 1.0, 0.0]), np.zeros(3)), 0), (None, 50)])
-def test_round_object_found_again_has_not_spun(
-    tracker: ObjectTracker, estimator: ScriptedEstimator, axis: Axis | None, turn_deg: float
+@pytest.mark.parametrize(("confidence", "turn_deg"), [(0.88, 0), (0.7, 50)])
+def test_round_object_found_again_has_not_spun_where_that_is_as_believable(
+    tracker: ObjectTracker, estimator: ScriptedEstimator, confidence: float, turn_deg: float
 ) -> None:
     acquire(tracker, estimator)
-    tracker.axis = axis
-    estimator.script += [(None, 0.0)] * 3 + [(None, 0.0), (pose_at(0.05, 50), 0.9)]
+    tracker.axis = Axis(np.array([0.0, 1.0, 0.0]), np.zeros(3))
+    estimator.script += [(None, 0.0)] * 3 + [(None, 0.0), (pose_at(0.05, 50), 0.9), (pose_at(0.05), confidence)]
     for number in range(1, 4):
         track = tracker.update(frame_at(number))
-    assert track.state is TrackState.TRACKING and track.T_cam_user is not None
+    (asked,) = estimator.asked[-1]
+    np.testing.assert_allclose(asked.T_cam_obj, pose_at(0.05).T_cam_obj, atol=1e-12)
+    assert track.state is TrackState.TRACKING and track.T_cam_user is not None and track.axis_user is not None
     np.testing.assert_allclose(track.T_cam_user, pose_at(0.05, turn_deg).T_cam_obj, atol=1e-12)
-    assert (track.axis_user is None) == (axis is None)
 
 
 def test_one_failed_frame_publishes_no_pose_but_keeps_tracking(
