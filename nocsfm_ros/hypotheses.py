@@ -9,7 +9,6 @@ import numpy.typing as npt
 from nocsfm_ros.config import RegistrationConfig
 from nocsfm_ros.geometry.crops import R_ray_cam
 from nocsfm_ros.matching.backbone import FeatureMap
-from nocsfm_ros.matching.matcher import match_points
 from nocsfm_ros.object_model import ObjectModel, View
 from nocsfm_ros.registration import ransac_umeyama
 from nocsfm_ros.types import BoolArray, Float64Array, NocsMap, ObjectCrop, SimilarityPose
@@ -48,9 +47,8 @@ def match_pose(
     """
     if model.scale_m is None:
         return None
-    pairs_ref, pairs_live, similarity = match_points(view.features, view.feature_mask, features, mask)
-    reference_uv, live_uv = np.rint(pairs_ref).astype(int), np.rint(pairs_live).astype(int)
-    points_obj = view.feature_points_obj[reference_uv[:, 1], reference_uv[:, 0]].astype(np.float64)
+    points_obj, pairs_live, similarity = view.matches(features, mask)
+    live_uv = np.rint(pairs_live).astype(int)
     depth_m = crop.depth_m[live_uv[:, 1], live_uv[:, 0]].astype(np.float64)
     points_cam = np.column_stack([live_uv, np.ones(len(live_uv))]) @ np.linalg.inv(crop.K_crop).T * depth_m[:, None]
     known = np.isfinite(points_obj).all(axis=1) & (depth_m > 0)

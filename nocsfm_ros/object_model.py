@@ -14,6 +14,7 @@ from nocsfm_ros.geometry.camera import depth_at, project
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg, transform
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.localiser import ReferenceFeatures
+from nocsfm_ros.matching.matcher import match_points
 from nocsfm_ros.registration import ObjectCloud
 from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, ObjectCrop, SimilarityPose
 
@@ -77,6 +78,20 @@ class View:
     def _nearest_around_m(self) -> Float32Array:
         """(S, S) the crop's smallest depth within EMPTY_REACH of each pixel, 0 where one is unknown."""
         return np.asarray(cv2.erode(self.crop.depth_m, np.ones((2 * EMPTY_REACH + 1,) * 2, np.uint8)), np.float32)
+
+    def matches(self, features: FeatureMap, mask: BoolArray) -> tuple[Float64Array, Float64Array, Float32Array]:
+        """Points of the object that are seen in another picture too.
+
+        Args:
+            features: of that picture.
+            mask: (H, W) bool of it: where matches are looked for.
+
+        Returns:
+            (P, 3) object coordinates in metres, NaN where unknown, (P, 2) pixels there, (P,) cosine similarities.
+        """
+        pairs_view, pairs_live, similarity = match_points(self.features, self.feature_mask, features, mask)
+        u, v = np.rint(pairs_view).astype(int).T
+        return self.feature_points_obj[v, u].astype(np.float64), pairs_live, similarity
 
     def pose_from_anchor(self, anchor: SimilarityPose, scale_m: float) -> SimilarityPose:
         """The object's pose from that of this view's anchored frame."""

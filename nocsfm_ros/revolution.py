@@ -49,7 +49,7 @@ def find_axis(model: ObjectModel) -> Axis | None:
     step = 1 + len(model.cloud.points_obj) // MAX_POINTS
     points, normals = model.cloud.points_obj[::step], model.cloud.normals_obj[::step]
     axis = fit_axis(points, normals, model.scale_m)
-    if axis is None or not _is_round(axis, points, model):
+    if axis is None or not _is_round(axis, points, model.views, model.scale_m):
         return None
     return axis
 
@@ -99,17 +99,16 @@ def nearest_turn(pose: SimilarityPose, last: SimilarityPose, axis: Axis) -> Simi
     return SimilarityPose(T_cam_obj[:3, :3], T_cam_obj[:3, 3], pose.scale_m)
 
 
-def _is_round(axis: Axis, points: Float64Array, model: ObjectModel) -> bool:
+def _is_round(axis: Axis, points: Float64Array, views: Sequence[View], scale_m: float) -> bool:
     """Whether outline and colours stay the same in every turn that a view can judge."""
     turns = [axis.turn(np.radians(angle)) for angle in TURNS_DEG]
-    return all(_is_in_outline(turn, points, model) for turn in turns) and all(
-        _has_same_colours(turns, view, model.scale_m or 0.0) for view in model.views
+    return all(_is_in_outline(transform(turn, points), views, scale_m) for turn in turns) and all(
+        _has_same_colours(turns, view, scale_m) for view in views
     )
 
 
-def _is_in_outline(turn: Float64Array, points: Float64Array, model: ObjectModel) -> bool:
-    turned, scale_m = transform(turn, points), model.scale_m or 0.0
-    empty = np.any([view.looks_through(turned, scale_m) for view in model.views], axis=0)
+def _is_in_outline(points_obj: Float64Array, views: Sequence[View], scale_m: float) -> bool:
+    empty = np.any([view.looks_through(points_obj, scale_m) for view in views], axis=0)
     return float(empty.mean()) < MAX_EMPTY
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from nocsfm_ros.geometry.camera import depth_at, project
 from nocsfm_ros.geometry.transforms import invert, transform
 from nocsfm_ros.matching.backbone import FeatureMap
-from nocsfm_ros.matching.matcher import cell_mask, match_points
+from nocsfm_ros.matching.matcher import cell_mask
 from nocsfm_ros.object_model import ObjectModel, View, depth_tolerance_m
 from nocsfm_ros.types import (
     BoolArray,
@@ -71,14 +71,12 @@ def explained_matches(
     Returns:
         None with fewer than MIN_MATCHES matches whose place on the object is known.
     """
-    pairs_view, pairs_live, _ = match_points(view.features, view.feature_mask, features, mask)
-    u, v = np.rint(pairs_view).astype(int).T
-    points_obj = view.feature_points_obj[v, u].astype(np.float64)
+    points_obj, live_uv, _ = view.matches(features, mask)
     known = np.isfinite(points_obj).all(axis=1)
     if known.sum() < MIN_MATCHES:
         return None
     expected_uv = project(transform(pose.T_cam_obj, points_obj[known]), crop.K_crop)
-    return float((np.linalg.norm(expected_uv - pairs_live[known], axis=1) < SAME_POINT * features.stride).mean())
+    return float((np.linalg.norm(expected_uv - live_uv[known], axis=1) < SAME_POINT * features.stride).mean())
 
 
 def is_new_side(pose: SimilarityPose, points_cam: Float64Array, model: ObjectModel) -> BoolArray:

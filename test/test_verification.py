@@ -1,4 +1,4 @@
-"""Checks of a pose: by features, colours, depth, and by what the flow says."""
+"""Checks of a pose: by features, matches, colours and depth."""
 
 from __future__ import annotations
 
