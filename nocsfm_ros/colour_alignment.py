@@ -9,16 +9,17 @@ import cv2
 import numpy as np
 from scipy.linalg import block_diag
 
-from nocsfm_ros.geometry.transforms import moved
+from nocsfm_ros.geometry.crops import blurred, resized_mask
+from nocsfm_ros.geometry.transforms import motion_between, moved
 from nocsfm_ros.object_model import View
 from nocsfm_ros.registration import Registration
-from nocsfm_ros.types import Float32Array, Float64Array, ObjectCrop, SimilarityPose, Uint8Array
+from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, ObjectCrop, SimilarityPose, Uint8Array
 from nocsfm_ros.verification import seen_points
 
 MIN_POINTS = 20
 MAX_STEPS = 5
 STILL = 1e-3  # rad, and share of scale_m: a smaller step ends the search
-BLUR = 1.5  # pixels of the crop
+BLUR = 1.0  # pixels of the crop
 # Lightness is moved by shading where the object turns, its ratios of colours hardly: less weight for the first
 DEVIATION = np.array([1.0, 0.25, 0.25], np.float32)
 DARKNESS = 0.04  # of the picture's median: what is darker is noise, whose logarithm would count
@@ -27,10 +28,11 @@ MAX_RESIDUAL = 3.0  # deviations, when two poses are compared
 # Neighbouring pixels err alike, in shading above all: so many say as much as one, by 117 held-out renders
 ALIKE_PIXELS = 100.0
 MIN_DEVIATION = 0.05
-NOISE_SLOPE = 0.45  # squared slope, both ways, of blurred noise of deviation 1; the Gaussian's own value is 0.44
+NOISE_SLOPE = 0.7  # squared slope, both ways, of blurred noise of deviation 1
 PLAIN, NOISE = 0.1, 0.02  # squared deviations: a weaker pattern says nothing; and what is none at all
 MIN_SEEN = 0.6  # of the points: a pose that turns them away is no better match
-MIN_GAIN = 0.05  # deviations: plain things fit anywhere, and a smaller gain is no reason to leave what shape says
+MIN_GAIN = 0.05  # deviations: plain things fit anywhere, and a smaller gain is no reason to leave what shape says,
+MEASURED = 1.0  # unless the colours see the motion: its square over their own variance
 UNSEEN = np.radians(60)  # a deviation larger than this says that shape does not see a motion at all
 MIN_TURN = 0.5  # share of turn in that motion: a plane sliding in itself is not swept
 SWEEP = np.radians([*range(-30, 0, 5), *range(5, 31, 5)])
@@ -39,12 +41,12 @@ _OPPONENT = np.array([[1 / 3, 1 / 3, 1 / 3], [0.5, -0.5, 0.0], [0.25, 0.25, -0.5
 _GAMMA = 2.2
 
 
-def log_opponent(rgb: Uint8Array) -> Float32Array:
+def log_opponent(rgb: Uint8Array, mask: BoolArray | None = None) -> Float32Array:
     """(H, W, 3) uint8 -> (H, W, 3) logarithms of lightness, red : green and yellow : blue, slightly blurred.
 
-    Another lamp or exposure adds the same number to all pixels of a channel.
+    Another lamp or exposure adds the same number to all pixels of a channel. `mask`: where the object is, see blurred.
     """
-    linear = (cv2.GaussianBlur(rgb, (0, 0), BLUR).astype(np.float32) / 255) ** _GAMMA
+    linear = blurred(rgb, mask, BLUR) ** _GAMMA
     floor = DARKNESS * max(float(np.median(linear)), 0.02)
     return np.asarray(np.log(linear + floor) @ _OPPONENT.T, np.float32)
 
@@ -86,14 +88,24 @@ class Comparison:
 
 
 class ColourPicture:
-    """The live crop's colours and their slopes."""
+    """A crop's colours and their slopes.
 
-    def __init__(self, crop: ObjectCrop) -> None:
+    Args:
+        crop: the live one, or a view's.
+        mask: (S, S) bool, the object in it, as far as is known.
+    """
+
+    def __init__(self, crop: ObjectCrop, mask: BoolArray | None = None) -> None:
         self.crop = crop
-        self.look = log_opponent(crop.rgb)
+        self.look = log_opponent(crop.rgb, mask)
         self.slopes = [  # per pixel along u and v
             np.asarray(cv2.Scharr(self.look, -1, *axis) / 32, np.float32) for axis in ((1, 0), (0, 1))
         ]
+
+    @classmethod
+    def of_view(cls, view: View) -> ColourPicture:
+        """Of a view that others are compared with."""
+        return cls(view.crop, resized_mask(view.feature_mask, view.crop))
 
     def compare(self, views: Sequence[View], pose: SimilarityPose) -> Comparison | None:
         """Residuals of one or more views, what another lamp explains taken out.
@@ -189,11 +201,13 @@ def align_colours(start: Registration, views: Sequence[View], picture: ColourPic
         last = there
         if max(np.abs(step[:3]).max() / pose.scale_m, np.abs(step[3:]).max()) < STILL:
             break
-    if there is None or not _is_better(last, before):
-        pose, last = start.pose, before
+    measured = picture.normal_equations(last, pose, picture.trust(last))[0]
+    motion = motion_between(start.pose.T_cam_obj, pose.T_cam_obj)
+    needed_gain = 0.0 if motion @ measured @ motion > MEASURED else MIN_GAIN
+    if there is None or not _is_better(last, before, needed_gain):
+        pose, measured = start.pose, picture.normal_equations(before, start.pose, picture.trust(before))[0]
     # colours that agree with the start are as much of a measurement as colours that move it
-    information = picture.normal_equations(last, pose, picture.trust(last))[0] + prior
-    return replace(start, pose=pose, covariance=_inverse(information))
+    return replace(start, pose=pose, covariance=_inverse(measured + prior))
 
 
 def _inverse(matrix: Float64Array) -> Float64Array:
@@ -219,8 +233,8 @@ def _swept(
     return min(found, key=lambda one: one[1].misfit)
 
 
-def _is_better(now: Comparison, before: Comparison) -> bool:
-    return now.misfit < before.misfit - MIN_GAIN and len(now.points_cam) > MIN_SEEN * len(before.points_cam)
+def _is_better(now: Comparison, before: Comparison, gain: float = MIN_GAIN) -> bool:
+    return now.misfit < before.misfit - gain and len(now.points_cam) > MIN_SEEN * len(before.points_cam)
 
 
 def _turned(pose: SimilarityPose, twist: Float64Array, angle: float) -> SimilarityPose:

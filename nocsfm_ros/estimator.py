@@ -15,7 +15,16 @@ from nocsfm_ros.colour_alignment import ColourPicture, align_colours, log_oppone
 from nocsfm_ros.confidence import Scores, combine_looks, combine_scores
 from nocsfm_ros.config import Config
 from nocsfm_ros.flow.model import FEATURE_SIDE, FlowModel
-from nocsfm_ros.geometry.crops import R_ray_cam, box_from_mask, coordinates, crop_frame, crop_mask, paste, square_box
+from nocsfm_ros.geometry.crops import (
+    R_ray_cam,
+    box_from_mask,
+    coordinates,
+    crop_frame,
+    crop_mask,
+    paste,
+    resized_mask,
+    square_box,
+)
 from nocsfm_ros.geometry.nocs import anchored_frame
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg, transform
 from nocsfm_ros.hypotheses import flow_pose, guessed_poses, match_pose
@@ -25,7 +34,6 @@ from nocsfm_ros.masks import (
     largest_component,
     near_surface,
     outside_empty_space,
-    resized_mask,
     within_memory,
 )
 from nocsfm_ros.matching.backbone import Backbone, FeatureMap
@@ -158,7 +166,8 @@ class Estimator:
             nocs_map = self.flow.predict(
                 crop, view.encoded, view.anchor_scale_m, features.features, self.config.model.steps
             )
-        return _Look(frame, view, crop, nocs_map, feature_crop, features, ColourPicture(crop))
+        colours = ColourPicture(crop, nocs_map.mask_prob > self.config.registration.mask_threshold)
+        return _Look(frame, view, crop, nocs_map, feature_crop, features, colours)
 
     def _from_mask(
         self, look: _Look, model: ObjectModel, priors: Sequence[SimilarityPose], is_followed: bool = False
@@ -229,12 +238,13 @@ class Estimator:
         return self._answer(look, near, reason, best, confidence, similarity, colour)
 
     def _coloured(self, best: Registration, look: _Look, model: ObjectModel) -> Registration:
-        """Moved to where the colours fit: of the nearest view, and of the reference, whose pose has no error."""
+        """Moved to where the colours fit: of the nearest view, and of the oldest, whose pose has the least error."""
         R_cam_obj = best.pose.R_cam_obj
-        views = {id(view): view for view in (model.nearest_view(R_cam_obj), model.views[0])
-                 if rotation_angle_deg(view.R_cam_obj, R_cam_obj) < COLOURS_DEG}
+        alike = [view for view in model.views if rotation_angle_deg(view.R_cam_obj, R_cam_obj) < COLOURS_DEG]
+        nearest = model.nearest_view(R_cam_obj)
+        views = [view for view in alike if view is alike[0] or view is nearest]
         with self._timed("colours"):
-            return align_colours(best, list(views.values()), look.colours)
+            return align_colours(best, views, look.colours)
 
     def _verify(
         self, look: _Look, model: ObjectModel, best: Registration, mask_crop: BoolArray, certainty: float
@@ -246,7 +256,7 @@ class Estimator:
             similarity = pose_similarity(pose, view, look.feature_crop, features)
             if similarity is None:
                 similarity = look_similarity(view, features, mask)
-            colour = colour_difference(pose, view, look.crop)
+            colour = colour_difference(pose, view, look.crop, mask_crop)
             compared = look.colours.compare([view], pose)
             if model.cloud is None:
                 confidence, reason = combine_looks(similarity, certainty)
@@ -258,7 +268,7 @@ class Estimator:
                     colour=colour, certainty=certainty,
                 ))
             if view is not model.views[0]:  # a keyframe has the colours of whatever was followed
-                colour = colour_difference(pose, model.views[0], look.crop)
+                colour = colour_difference(pose, model.views[0], look.crop, mask_crop)
             return confidence, reason, similarity, colour
 
     def _answer(
@@ -323,7 +333,7 @@ class Estimator:
             feature_points_obj=feature_points if has_depth else np.full_like(feature_points, np.nan),
             points_obj=transform(T_obj_cam, points_cam) if has_depth else np.zeros((0, 3)),
             colour_points_obj=coordinates(crop, T_obj_cam)[coloured].astype(np.float64),
-            chroma=chroma(crop.rgb)[coloured], colours=log_opponent(crop.rgb)[coloured],
+            chroma=chroma(crop.rgb, mask_crop)[coloured], colours=log_opponent(crop.rgb, mask_crop)[coloured],
         )
 
     def encode_features(self, frame: RgbdFrame, square: BoxXywh) -> tuple[ObjectCrop, FeatureMap]:

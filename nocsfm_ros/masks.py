@@ -7,7 +7,7 @@ import numpy as np
 
 from nocsfm_ros.object_model import ObjectModel
 from nocsfm_ros.registration import ObjectCloud
-from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, ObjectCrop, SimilarityPose
+from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, SimilarityPose
 
 BOX_SLACK = 0.15  # of scale_m: room for the sides not seen yet
 SURFACE_SLACK = 0.05  # of scale_m: the error of a predicted pose
@@ -29,13 +29,6 @@ def colour_grid(mask: BoolArray) -> BoolArray:
     grid = np.zeros_like(mask)
     grid[::COLOUR_STEP, ::COLOUR_STEP] = True
     return grid & (cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
-
-
-def resized_mask(mask_crop: BoolArray, crop: ObjectCrop) -> BoolArray:
-    """A mask of the flow's crop, at the size of another crop of the same window."""
-    size_wh = crop.rgb.shape[1], crop.rgb.shape[0]
-    result: BoolArray = cv2.resize(mask_crop.astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST) > 0
-    return result
 
 
 def within_memory(

@@ -113,7 +113,7 @@ def _is_in_outline(points_obj: Float64Array, views: Sequence[View], scale_m: flo
 
 
 def _has_same_colours(turns: Sequence[Float64Array], view: View, scale_m: float) -> bool:
-    picture = ColourPicture(view.crop)
+    picture = ColourPicture.of_view(view)
     for turn in turns:
         T_cam_obj = view.T_cam_obj @ turn
         turned = SimilarityPose(T_cam_obj[:3, :3], T_cam_obj[:3, 3], scale_m)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from nocsfm_ros.geometry.camera import depth_at, project
+from nocsfm_ros.geometry.crops import blurred
 from nocsfm_ros.geometry.transforms import invert, transform
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.matcher import cell_mask
@@ -138,13 +139,13 @@ def _sampled(view: View, per_cell: int) -> tuple[Float64Array, Float32Array]:
     return points_obj[known], features.reshape(len(known), -1)[known]
 
 
-def chroma(rgb: Uint8Array) -> Float32Array:
+def chroma(rgb: Uint8Array, mask: BoolArray | None = None) -> Float32Array:
     """(H, W, 3) uint8 -> (H, W, 2): a and b of CIELAB as they would be at LIGHTNESS, slightly blurred.
 
     Half the light takes a quarter off a and b, and off L + 16 as well: their ratio is the colour, whatever the lamp.
+    `mask`: where the object is, see blurred.
     """
-    blurred = cv2.GaussianBlur(rgb, (0, 0), COLOUR_BLUR).astype(np.float32) / 255
-    lightness, ab = np.split(cv2.cvtColor(blurred, cv2.COLOR_RGB2LAB), [1], axis=2)
+    lightness, ab = np.split(cv2.cvtColor(blurred(rgb, mask, COLOUR_BLUR), cv2.COLOR_RGB2LAB), [1], axis=2)
     return np.asarray(ab * (LIGHTNESS + 16) / (np.maximum(lightness, MIN_LIGHTNESS) + 16), np.float32)
 
 
@@ -162,11 +163,13 @@ def seen_points(
     return points_cam, pixels_uv, seen
 
 
-def colour_difference(pose: SimilarityPose, view: View, crop: ObjectCrop) -> float | None:
+def colour_difference(
+    pose: SimilarityPose, view: View, crop: ObjectCrop, mask: BoolArray | None = None
+) -> float | None:
     """Median distance in chroma between the view's points and what is seen where the pose puts them.
 
     Features hardly see colour; this tells a red can from a green one. Hidden points, and points without live depth, do
-    not count.
+    not count. `mask`: (S, S) bool of the crop, where the object is.
 
     Returns:
         CIELAB units, or None where fewer than MIN_CHECKED points can be compared.
@@ -175,7 +178,7 @@ def colour_difference(pose: SimilarityPose, view: View, crop: ObjectCrop) -> flo
     if seen.sum() < MIN_CHECKED:
         return None
     u, v = np.rint(pixels_uv[seen]).astype(int).T
-    return float(np.median(np.linalg.norm(chroma(crop.rgb)[v, u] - view.chroma[seen], axis=1)))
+    return float(np.median(np.linalg.norm(chroma(crop.rgb, mask)[v, u] - view.chroma[seen], axis=1)))
 
 
 def look_similarity(view: View, features: FeatureMap, mask: BoolArray) -> float:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from nocsfm_ros.colour_alignment import ColourPicture, align_colours, log_opponent
+from nocsfm_ros.colour_alignment import MIN_GAIN, ColourPicture, align_colours, log_opponent
 from nocsfm_ros.geometry.camera import backproject
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg, transform
 from nocsfm_ros.registration import Registration
@@ -82,6 +82,15 @@ def test_faint_print_is_followed_through_another_shading() -> None:
     start = started(shift_m=-0.006, covariance=SEES_NO_SLIDE)
     found = align_colours(start, [view_of(shaded(0.1, -0.7))], ColourPicture(crop_of(shaded(0.1, 0.4))))
     assert np.linalg.norm(found.pose.t_cam_obj - TRUE.t_cam_obj) < 0.0005
+
+
+def test_faint_print_is_followed_over_small_turns() -> None:
+    """The colours fit hardly better than before, but they see the turn."""
+    faint = shaded(0.1, 0.0)
+    picture, views, start = ColourPicture(crop_of(faint)), [view_of(faint)], started(2.0)
+    before, there = picture.compare(views, start.pose), picture.compare(views, TRUE)
+    assert before is not None and there is not None and 0 < before.misfit - there.misfit < MIN_GAIN
+    assert error_deg(align_colours(start, views, picture)) < 0.5
 
 
 def test_plain_object_keeps_its_pose() -> None:

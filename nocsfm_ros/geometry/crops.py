@@ -13,6 +13,7 @@ from nocsfm_ros.geometry.transforms import rotation_between, transform
 from nocsfm_ros.types import BoolArray, BoxXywh, Float32Array, Float64Array, ObjectCrop, Uint8Array
 
 SHRINK_FOR_AREA = 2.0  # beyond it plain bilinear sampling skips pixels
+MIN_SHARE = 0.1  # of the mask in a blurred pixel: enough of the object for a colour
 
 
 def box_from_mask(mask: BoolArray) -> BoxXywh | None:
@@ -70,6 +71,27 @@ def crop_mask(mask: BoolArray, crop: ObjectCrop) -> BoolArray:
     warped = cv2.warpAffine(mask.astype(np.uint8), crop.A_crop_image[:2], (side, side), flags=cv2.INTER_NEAREST)
     result: BoolArray = warped > 0
     return result
+
+
+def resized_mask(mask_crop: BoolArray, crop: ObjectCrop) -> BoolArray:
+    """A mask of the flow's crop, at the size of another crop of the same window."""
+    size_wh = crop.rgb.shape[1], crop.rgb.shape[0]
+    result: BoolArray = cv2.resize(mask_crop.astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST) > 0
+    return result
+
+
+def blurred(rgb: Uint8Array, mask: BoolArray | None, sigma_px: float) -> Float32Array:
+    """(H, W, 3) [0, 1] of a (H, W, 3) uint8 picture, smoothed; in and just around a mask by the mask's pixels alone.
+
+    So the colours along an object's border, and all of those of a thin one, have nothing of what lies behind.
+    """
+    values = rgb.astype(np.float32) / 255
+    smooth = cv2.GaussianBlur(values, (0, 0), sigma_px)
+    if mask is not None:
+        share = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), sigma_px)[..., None]
+        inside = cv2.GaussianBlur(values * mask[..., None], (0, 0), sigma_px) / np.maximum(share, MIN_SHARE)
+        smooth = np.where(share > MIN_SHARE, inside, smooth)
+    return np.asarray(smooth, np.float32)
 
 
 def paste(

@@ -62,18 +62,26 @@ class PoseGraph:
         """
         present = {id(other) for other in self.model.views}
         self.links = [link for link in self.links if {id(link.first), id(link.second)} <= present]
-        others = [other for other in self.model.views if other is not view and len(other.points_obj)]
-        others.sort(key=lambda other: rotation_angle_deg(other.R_cam_obj, view.R_cam_obj))
         links = [
-            link for other in others[:NEIGHBOURS]
-            if rotation_angle_deg(other.R_cam_obj, view.R_cam_obj) < OVERLAP_DEG
-            and (link := compared(other, view, self.model.scale_m or 0.0, config)) is not None
+            link for other in self._overlapping(view)
+            if (link := compared(other, view, self.model.scale_m or 0.0, config)) is not None
         ]
         self.links += links
         if len(links) < 2:
             return False
         self._straighten()
         return True
+
+    def _overlapping(self, view: View) -> list[View]:
+        """The oldest view that a new one overlaps, to which the fewest errors have added up, and the nearest ones."""
+        def turn_deg(other: View) -> float:
+            return rotation_angle_deg(other.R_cam_obj, view.R_cam_obj)
+
+        others = [
+            other for other in self.model.views
+            if other is not view and len(other.points_obj) and turn_deg(other) < OVERLAP_DEG
+        ]
+        return others[:1] + sorted(others[1:], key=turn_deg)[:NEIGHBOURS - 1]
 
     def _straighten(self) -> None:
         views = self.model.views
@@ -100,7 +108,7 @@ def compared(first: View, second: View, scale_m: float, config: RegistrationConf
     start = SimilarityPose(T_cam_obj[:3, :3], T_cam_obj[:3, 3], scale_m)
     cloud = ObjectCloud(first.points_obj, config.icp_voxel_m)
     # in the camera's frame: two clouds thinned on one grid would seem to fit where they are
-    picture = ColourPicture(second.crop)
+    picture = ColourPicture.of_view(second)
     found = align_colours(refine(start, transform(T_cam_obj, second.points_obj), cloud, config), [first], picture)
     before, after = picture.compare([first], start), picture.compare([first], found.pose)
     if before is not None and (after is None or after.misfit > before.misfit + SAME_MISFIT):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from nocsfm_ros.errors import ShapeError
 from nocsfm_ros.geometry.camera import project
-from nocsfm_ros.geometry.crops import R_ray_cam, box_from_mask, crop_frame, paste, square_box
+from nocsfm_ros.geometry.crops import R_ray_cam, blurred, box_from_mask, crop_frame, paste, square_box
 from nocsfm_ros.types import ObjectCrop
 
+RED, GREEN = (200, 20, 20), (20, 200, 20)
 K = np.array([[600.0, 0, 320.3], [0, 590, 241.7], [0, 0, 1]])
 
 
@@ -103,3 +105,27 @@ def test_ray_rotation_brings_the_central_ray_to_z() -> None:
     ray = np.linalg.inv(K) @ [532.5, 332.5, 1]
     turned = R_ray_cam(crop.K_crop, 32) @ ray
     np.testing.assert_allclose(turned, [0.0, 0.0, float(np.linalg.norm(ray))], atol=1e-12)
+
+
+def thing_before_a_wall(width: int) -> tuple[np.ndarray, np.ndarray]:
+    mask = np.zeros((40, 40), bool)
+    mask[:, 20 : 20 + width] = True
+    return np.where(mask[..., None], RED, GREEN).astype(np.uint8), mask
+
+
+def test_colours_of_a_thin_thing_have_nothing_of_what_lies_behind() -> None:
+    rgb, mask = thing_before_a_wall(2)
+    inside = blurred(rgb, mask, 1.5)[mask]
+    np.testing.assert_allclose(inside, np.broadcast_to(np.array(RED) / 255, inside.shape), atol=1e-5)
+    assert blurred(rgb, None, 1.5)[mask][:, 1].min() > 0.25  # and without a mask they do
+
+
+def test_far_from_the_mask_a_picture_is_blurred_as_ever() -> None:
+    rgb, mask = thing_before_a_wall(8)
+    far = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8)) == 0
+    np.testing.assert_array_equal(blurred(rgb, mask, 1.5)[far], blurred(rgb, None, 1.5)[far])
+
+
+def test_an_empty_mask_is_none() -> None:
+    rgb, mask = thing_before_a_wall(8)
+    np.testing.assert_array_equal(blurred(rgb, np.zeros_like(mask), 1.5), blurred(rgb, None, 1.5))

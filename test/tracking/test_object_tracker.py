@@ -72,8 +72,8 @@ def _view(T_cam_obj: Any, scale_m: float | None = 0.2) -> View:
     cells = np.zeros((2, 2, 3), np.float32)
     crop = ObjectCrop(np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16), np.float32), np.eye(3), K)
     return View(
-        T_cam_obj, np.eye(4), scale_m, nothing, lambda: nothing, crop, nothing, nothing, cells, points, points[:0],
-        nothing, np.zeros((0, 3), np.float32),
+        T_cam_obj, np.eye(4), scale_m, nothing, lambda: nothing, crop, nothing, np.zeros((8, 8), bool), cells, points,
+        points[:0], nothing, np.zeros((0, 3), np.float32),
     )
 
 
