@@ -29,7 +29,7 @@ from nocsfm_ros.estimator import Estimator
 from nocsfm_ros.evaluation.pairs import Case, draw_pairs, whole_box
 from nocsfm_ros.geometry.symmetry import nearest_symmetry
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg
-from nocsfm_ros.masks import largest_component
+from nocsfm_ros.masks import large_components
 from nocsfm_ros.matching.matcher import cell_mask
 from nocsfm_ros.registration import object_points, refine
 from nocsfm_ros.tracking.tracker import build_tracker
@@ -101,7 +101,7 @@ def poses_of(case: Case, estimator: Estimator, rng: np.random.Generator) -> Iter
         return
     axis = rng.normal(size=3)
     turn = cv2.Rodrigues(axis / np.linalg.norm(axis) * np.radians(rng.uniform(*TURNED_DEG)))[0]
-    mask = largest_component(look.nocs_map.mask_prob > 0.5)
+    mask = large_components(look.nocs_map.mask_prob > 0.5)
     config = estimator.config.registration
     points_cam, _ = object_points(look.crop.depth_m, mask, look.crop.K_crop, config)
     start = SimilarityPose(turn @ found.pose.R_cam_obj, found.pose.t_cam_obj, found.pose.scale_m)

@@ -31,7 +31,7 @@ from nocsfm_ros.hypotheses import flow_pose, guessed_poses, match_pose
 from nocsfm_ros.masks import (
     SAME_SURFACE,
     colour_grid,
-    largest_component,
+    large_components,
     near_surface,
     outside_empty_space,
     within_memory,
@@ -173,7 +173,7 @@ class Estimator:
         self, look: _Look, model: ObjectModel, priors: Sequence[SimilarityPose], is_followed: bool = False
     ) -> PoseEstimate:
         """The usual way: the flow's mask says which depth pixels are the object."""
-        mask_crop = largest_component(look.nocs_map.mask_prob > self.config.registration.mask_threshold)
+        mask_crop = large_components(look.nocs_map.mask_prob > self.config.registration.mask_threshold)
         if mask_crop.sum() < self.config.tracking.min_mask_pixels:
             return self._answer(look, mask_crop, "the flow sees no object in the crop")
         points_cam, pixels_uv = object_points(look.crop.depth_m, mask_crop, look.crop.K_crop, self.config.registration)

@@ -12,15 +12,20 @@ from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, SimilarityPo
 BOX_SLACK = 0.15  # of scale_m: room for the sides not seen yet
 SURFACE_SLACK = 0.05  # of scale_m: the error of a predicted pose
 SAME_SURFACE = 0.02  # of scale_m: the error of a refined pose
+MIN_PART = 0.05  # of the largest part's pixels
 COLOUR_STEP = 2  # every second pixel's colour is remembered
 
 
-def largest_component(mask: BoolArray) -> BoolArray:
-    """The biggest 8-connected part of a mask: the object is in one piece but for stray pixels."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    if count <= 1:
-        return mask
-    result: BoolArray = labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+def large_components(mask: BoolArray) -> BoolArray:
+    """The 8-connected parts of a mask, without those smaller than MIN_PART of the largest.
+
+    Behind a finger an object is in two parts; a stray pixel is none of it.
+    """
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    areas = stats[:, cv2.CC_STAT_AREA]
+    is_large = areas >= MIN_PART * areas[1:].max(initial=0)
+    is_large[0] = False  # what is not in the mask
+    result: BoolArray = is_large[labels]
     return result
 
 

@@ -29,7 +29,7 @@ from nocsfm_ros.geometry.crops import coordinates, crop_frame, crop_mask
 from nocsfm_ros.geometry.symmetry import nearest_symmetry
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg
 from nocsfm_ros.hypotheses import flow_pose, guessed_poses, match_pose
-from nocsfm_ros.masks import largest_component, near_surface
+from nocsfm_ros.masks import large_components, near_surface
 from nocsfm_ros.object_model import ObjectModel
 from nocsfm_ros.registration import object_points, refine
 from nocsfm_ros.types import (
@@ -281,7 +281,7 @@ def frame_of(view: View) -> RgbdFrame:
 
 def mask_of(nocs_map: NocsMap) -> BoolArray:
     """The flow's own mask."""
-    return largest_component(nocs_map.mask_prob > 0.5)
+    return large_components(nocs_map.mask_prob > 0.5)
 
 
 def iou(a: BoolArray, b: BoolArray) -> float:
