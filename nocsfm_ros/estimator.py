@@ -80,6 +80,7 @@ class _Look:
     view: View
     crop: ObjectCrop
     nocs_map: NocsMap
+    mask: BoolArray  # what the flow takes for the object, stray pixels and all
     feature_crop: ObjectCrop
     features: FeatureMap
     colours: ColourPicture
@@ -166,14 +167,14 @@ class Estimator:
             nocs_map = self.flow.predict(
                 crop, view.encoded, view.anchor_scale_m, features.features, self.config.model.steps
             )
-        colours = ColourPicture(crop, nocs_map.mask_prob > self.config.registration.mask_threshold)
-        return _Look(frame, view, crop, nocs_map, feature_crop, features, colours)
+        mask = nocs_map.mask_prob > self.config.registration.mask_threshold
+        return _Look(frame, view, crop, nocs_map, mask, feature_crop, features, ColourPicture(crop, mask))
 
     def _from_mask(
         self, look: _Look, model: ObjectModel, priors: Sequence[SimilarityPose], is_followed: bool = False
     ) -> PoseEstimate:
         """The usual way: the flow's mask says which depth pixels are the object."""
-        mask_crop = large_components(look.nocs_map.mask_prob > self.config.registration.mask_threshold)
+        mask_crop = large_components(look.mask)
         if mask_crop.sum() < self.config.tracking.min_mask_pixels:
             return self._answer(look, mask_crop, "the flow sees no object in the crop")
         points_cam, pixels_uv = object_points(look.crop.depth_m, mask_crop, look.crop.K_crop, self.config.registration)
@@ -292,8 +293,7 @@ class Estimator:
     def mask_as_in(self, frame: RgbdFrame, box_xywh: BoxXywh, view: View) -> BoolArray:
         """(H, W) bool: what the flow takes for the object near a box when it is shown this view of it."""
         look = self._look(frame, box_xywh, view)
-        mask_crop = look.nocs_map.mask_prob > self.config.registration.mask_threshold
-        return paste(mask_crop.astype(np.uint8), look.crop.A_crop_image, frame.size_wh, nearest=True) > 0
+        return paste(look.mask.astype(np.uint8), look.crop.A_crop_image, frame.size_wh, nearest=True) > 0
 
     def make_view(
         self, frame: RgbdFrame, mask: BoolArray, box_xywh: BoxXywh, T_cam_obj: Float64Array | None

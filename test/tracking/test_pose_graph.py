@@ -48,8 +48,7 @@ def view_from(angle_deg: float, error_deg: float) -> View:
     grid[0, 0] = some[0]
     view = View(
         T_cam_obj, np.eye(4), SCALE_M, nothing, nothing, GREY, nothing, np.zeros((SIDE, SIDE), bool), grid, some,
-        some[:5], nothing,
-        np.zeros((5, 3), np.float32),
+        some[:5], nothing, np.zeros((5, 3), np.float32),
     )
     return moved_view(view, np.concatenate([np.zeros(3), np.radians([0, error_deg, 0])]))
 
