@@ -7,6 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from nocsfm_ros.data.renderer import Item
 from nocsfm_ros.data.shapes import CAPSULE_RADIUS, capsule_mesh
+from nocsfm_ros.geometry.transforms import cross
 from nocsfm_ros.types import Float64Array
 
 HAND = 250
@@ -54,9 +55,9 @@ class _Grasp:
 
     def __init__(self, hull_cam: Float64Array, side: Float64Array, rng: np.random.Generator) -> None:
         side = side / np.linalg.norm(side)
-        around = np.cross(side, rng.normal(size=3))
+        around = cross(side, rng.normal(size=3))
         around /= np.linalg.norm(around)
-        self.axes = np.stack([side, around, np.cross(side, around)])
+        self.axes = np.stack([side, around, cross(side, around)])
         self.centre = (hull_cam.min(0) + hull_cam.max(0)) / 2
         self._points = (hull_cam - self.centre) @ self.axes.T
         rays = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)])
@@ -101,9 +102,9 @@ def _capsule(start: Float64Array, end: Float64Array, thick: float, tint: tuple[f
     along = end - start
     length = float(np.linalg.norm(along))
     along = along / max(length, 1e-9)
-    right = np.cross(along, [0.0, 0, 1] if abs(along[2]) < 0.9 else [1.0, 0, 0])
+    right = cross(along, [0.0, 0, 1] if abs(along[2]) < 0.9 else [1.0, 0, 0])
     right /= np.linalg.norm(right)
     T = np.eye(4)
-    T[:3, :3], T[:3, 3] = np.stack([right, along, np.cross(right, along)], axis=1), (start + end) / 2
+    T[:3, :3], T[:3, 3] = np.stack([right, along, cross(right, along)], axis=1), (start + end) / 2
     width = thick / CAPSULE_RADIUS
     return Item(_CAPSULE, T, (width, length + 1.6 * thick, width), HAND, tint=tint)

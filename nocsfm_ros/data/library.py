@@ -18,8 +18,8 @@ from nocsfm_ros.data.shapes import procedural_mesh
 from nocsfm_ros.data.workers import worker_pool
 from nocsfm_ros.errors import NocsfmError
 
-TRAIN_SEEDS, TEST_SEEDS = range(1500), range(100_000, 100_080)
-CACHE_VERSION = "meshes-4"
+TRAIN_SEEDS, TEST_SEEDS = range(3000), range(100_000, 100_080)
+CACHE_VERSION = "meshes-5"
 CATALOGUE_LIST, SHAPES_LIST = "usable.txt", "random.txt"
 Loader = Callable[[CatalogueEntry], Mesh]
 _log = logging.getLogger(__name__)
@@ -60,12 +60,9 @@ class MeshLibrary:
         return self._meshes[index]
 
     def hull(self, index: int) -> npt.NDArray[np.float64]:
-        """(M, 3) the mesh's outermost vertices in 256 directions: enough for boxes and contacts."""
+        """(M, 3) see Mesh.hull."""
         if index not in self._hulls:
-            vertices = self.mesh(index).vertices
-            directions = np.random.default_rng(0).normal(size=(256, 3)).astype(np.float32)
-            outermost = np.unique(np.argmax(directions @ vertices.T, axis=1))
-            self._hulls[index] = vertices[outermost].astype(np.float64)
+            self._hulls[index] = self.mesh(index).hull.astype(np.float64)
         return self._hulls[index]
 
     def indices(self, heldout: bool, kind: str) -> npt.NDArray[np.int64]:
@@ -110,4 +107,4 @@ def _parse(folder: Path, load: Loader, entry: CatalogueEntry) -> str:
 
 
 def _file_name(name: str) -> str:
-    return name.replace("/", "__") + ".npz"
+    return name.replace("/", "__") + ".safetensors"

@@ -8,13 +8,16 @@ import json
 import os
 import posixpath
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
@@ -28,6 +31,7 @@ FINE_CELL, COARSE_CELL = 1 / 256, 1 / 64  # of the diagonal; a crop is about 256
 HELDOUT_LIST = Path(__file__).with_name("heldout_meshes.txt")
 FOLDS = (12, 10, 8, 6, 4, 2)
 SIDE_WEIGHT = 0.1  # of a normal beside a place, in a mesh of diagonal 1
+HULL_DIRECTIONS = 256
 BLUR_SAMPLES, SAME_COLOUR = 16, 0.06  # of 4000 on the surface; of the range of a channel
 
 
@@ -45,6 +49,9 @@ class Mesh:
         faces: (F, 3) int32.
         textures: (L, 256, 256, 4) uint8 RGBA.
         symmetry: the turns that change nothing, see geometry.symmetry.
+        hull: (M, 3) float32 the outermost vertices in HULL_DIRECTIONS directions: enough for boxes and contacts.
+        coarse_vertices, coarse_faces: (K, 3) float32, (L, 3) int32 without colour and detail under COARSE_CELL: for
+            shadows and silhouettes.
     """
 
     name: str
@@ -56,6 +63,31 @@ class Mesh:
     faces: npt.NDArray[np.int32]
     textures: npt.NDArray[np.uint8]
     symmetry: int = NONE
+
+    @cached_property
+    def hull(self) -> npt.NDArray[np.float32]:
+        """See the class."""
+        directions = np.random.default_rng(0).normal(size=(HULL_DIRECTIONS, 3)).astype(np.float32)
+        return self.vertices[np.unique(np.argmax(directions @ self.vertices.T, axis=1))]
+
+    @cached_property
+    def coarse_vertices(self) -> npt.NDArray[np.float32]:
+        """See the class."""
+        inverse, counts = self._coarse_groups
+        return _means(self.vertices, inverse, counts).astype(np.float32)
+
+    @cached_property
+    def coarse_faces(self) -> npt.NDArray[np.int32]:
+        """See the class."""
+        return _remapped(self.faces, self._coarse_groups[0]).astype(np.int32)
+
+    @cached_property
+    def _coarse_groups(self) -> tuple[npt.NDArray[np.signedinteger[Any]], npt.NDArray[np.signedinteger[Any]]]:
+        return _groups(np.round(self.vertices / COARSE_CELL).astype(np.int64))
+
+
+_COMPUTED = ("hull", "coarse_vertices", "coarse_faces")
+_STORED = (*(one.name for one in fields(Mesh) if one.name not in ("name", "symmetry")), *_COMPUTED)
 
 
 @dataclass
@@ -90,7 +122,7 @@ def normalised(name: str, arrays: dict[str, Any], size: npt.ArrayLike | None = N
         arrays["faces"].astype(np.int32),
         arrays["textures"].astype(np.uint8),
     )
-    return Mesh(**{**mesh.__dict__, "symmetry": symmetry_of(mesh)})
+    return replace(mesh, symmetry=symmetry_of(mesh))
 
 
 def load_catalogue_mesh(entry: CatalogueEntry) -> Mesh:
@@ -123,28 +155,23 @@ def read_obj(entry: CatalogueEntry) -> dict[str, Any]:
     return _clustered(_indexed(obj, colours, layers)) | {"textures": textures}
 
 
-def coarse_hull(mesh: Mesh) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
-    """Vertices (N, 3) and faces (F, 3) without colour and detail under COARSE_CELL: for shadows and silhouettes."""
-    cell = np.round(mesh.vertices / COARSE_CELL).astype(np.int64)
-    inverse, count = _groups(cell)
-    return _means(mesh.vertices, inverse, count).astype(np.float32), _remapped(mesh.faces, inverse).astype(np.int32)
-
-
 def save_mesh(path: Path, mesh: Mesh) -> None:
-    """Write a mesh as npz, complete or not at all."""
+    """Write a mesh with all that is computed of it, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # another process may be writing it too
-    with partial.open("wb") as stream:
-        arrays: dict[str, Any] = {key: np.asarray(value) for key, value in mesh.__dict__.items()}
-        np.savez(stream, **arrays)
+    arrays = {name: np.ascontiguousarray(getattr(mesh, name)) for name in _STORED}
+    save_file(arrays, partial, {"name": mesh.name, "symmetry": str(mesh.symmetry)})
     partial.replace(path)
 
 
 def load_mesh(path: Path) -> Mesh:
     """Read what save_mesh wrote."""
-    with np.load(path) as stored:
-        arrays = {key: stored[key] for key in stored.files}
-    return Mesh(**{**arrays, "name": str(arrays["name"]), "symmetry": int(arrays["symmetry"])})
+    with safe_open(path, "np") as stored:
+        arrays, told = {name: stored.get_tensor(name) for name in _STORED}, stored.metadata()
+    computed = {name: arrays.pop(name) for name in _COMPUTED}
+    mesh = Mesh(told["name"], **arrays, symmetry=int(told["symmetry"]))
+    mesh.__dict__.update(computed)  # as the cached properties would
+    return mesh
 
 
 def heldout_names() -> frozenset[str]:

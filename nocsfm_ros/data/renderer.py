@@ -14,9 +14,10 @@ import moderngl
 import numpy as np
 import numpy.typing as npt
 
-from nocsfm_ros.data.meshes import TEXTURE_SIZE, Mesh, coarse_hull
+from nocsfm_ros.data.meshes import TEXTURE_SIZE, Mesh
 from nocsfm_ros.data.shaders import FRAGMENT, ITEM_FLOATS, PLAIN_FRAGMENT, PLAIN_VERTEX, VERTEX
 from nocsfm_ros.errors import ConfigError
+from nocsfm_ros.geometry.transforms import cross
 from nocsfm_ros.types import Float64Array
 
 NEAR_M, FAR_M = 0.05, 20.0
@@ -236,8 +237,7 @@ class Renderer:
         rows = np.hstack([mesh.vertices, mesh.normals, mesh.uv, mesh.layer[:, None], mesh.colour])
         vertices = self._context.buffer(rows.astype("f4").tobytes())
         indices = self._context.buffer(mesh.faces.astype("i4").tobytes())
-        coarse_vertices, coarse_faces = coarse_hull(mesh)
-        coarse = [self._context.buffer(array.tobytes()) for array in (coarse_vertices, coarse_faces)]
+        coarse = [self._context.buffer(array.tobytes()) for array in (mesh.coarse_vertices, mesh.coarse_faces)]
         names = ("in_position", "in_normal", "in_uv", "in_layer", "in_colour")
         uploaded = _Uploaded(
             self._context.vertex_array(self._program, [(vertices, "3f 3f 2f 1f 3f", *names)], indices),
@@ -312,10 +312,10 @@ def clip_from_cam(K: Float64Array, size_wh: tuple[int, int], step: int = 1) -> F
 def _shadow_camera(centre: Item, light: Light) -> Float64Array:
     """Orthographic view along the sun of a cube three times as wide as `centre`."""
     forward = -np.asarray(light.to_sun_cam, np.float64)
-    right = np.cross(forward, [0.0, 0, 1] if abs(forward[2]) < 0.9 else [1.0, 0, 0])
+    right = cross(forward, [0.0, 0, 1] if abs(forward[2]) < 0.9 else [1.0, 0, 0])
     right /= np.linalg.norm(right)
     reach = 1.8 * float(np.max(np.asarray(centre.scale_m)))
-    axes = np.stack([right, np.cross(forward, right), forward]) / reach
+    axes = np.stack([right, cross(forward, right), forward]) / reach
     return np.block([[axes, (-axes @ centre.T_cam_obj[:3, 3])[:, None]], [np.zeros((1, 3)), np.ones((1, 1))]])
 
 

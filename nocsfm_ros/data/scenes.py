@@ -13,7 +13,7 @@ from nocsfm_ros.data.library import MeshLibrary
 from nocsfm_ros.data.renderer import Item, Light
 from nocsfm_ros.data.shapes import plane_mesh
 from nocsfm_ros.data.textures import surface_texture
-from nocsfm_ros.geometry.transforms import invert, make_T, transform
+from nocsfm_ros.geometry.transforms import cross, invert, make_T, transform
 from nocsfm_ros.types import Float64Array
 
 FRAME_WH = (640, 480)
@@ -164,9 +164,9 @@ def tilted_up(rng: np.random.Generator) -> tuple[Float64Array, Float64Array]:
 
 def frame_with_up(up: Float64Array, rng: np.random.Generator) -> Float64Array:
     """(3, 3) whose second column is `up`, turned about it at random."""
-    right = np.cross(up, rng.normal(size=3))
+    right = cross(up, rng.normal(size=3))
     right /= np.linalg.norm(right)
-    return np.stack([right, up, np.cross(right, up)], axis=1)
+    return np.stack([right, up, cross(right, up)], axis=1)
 
 
 def _target_pose(rng: np.random.Generator, target: Target, K: Float64Array) -> Float64Array:
@@ -298,7 +298,7 @@ def clutter_around(
         )
         R = frame_with_up(up, rng)
         hull = library.hull(index) * size @ R.T
-        across = np.cross(up, rng.normal(size=3))
+        across = cross(up, rng.normal(size=3))
         across /= np.linalg.norm(across)
         free = 0.001 if rng.random() < 0.35 else rng.exponential(0.6 * target.diagonal_m)
         gap = ((hull_cam - centre) @ across).max() + (hull @ -across).max() + free

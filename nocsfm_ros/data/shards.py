@@ -34,7 +34,7 @@ from nocsfm_ros.data.views import (
 from nocsfm_ros.data.workers import worker_pool
 from nocsfm_ros.errors import ConfigError
 
-ENGINE_VERSION = 4  # one version, seed and cluster number: one picture
+ENGINE_VERSION = 5  # one version, seed and cluster number: one picture
 REPORT_EVERY_S = 3.0
 _KEY = "render.json"
 

@@ -33,7 +33,7 @@ from nocsfm_ros.data.sequences import (
     object_labels,
 )
 from nocsfm_ros.data.videos import K_REFERENCE, NUM_SURFACES, RATE_HZ, K
-from nocsfm_ros.geometry.transforms import make_T, transform
+from nocsfm_ros.geometry.transforms import cross, make_T, transform
 from nocsfm_ros.types import Float64Array, Reference, RgbdFrame
 
 OBJECT_IDS = ("alike_1", "alike_2", "printed", "other")
@@ -72,7 +72,7 @@ class TableScene:
         rng = np.random.default_rng([40, seed])
         elevation = np.radians(rng.uniform(30, 50))
         self.up = np.array([0, -np.cos(elevation), -np.sin(elevation)])
-        self.away = np.cross(self.up, [1.0, 0, 0])
+        self.away = cross(self.up, [1.0, 0, 0])
         self.centre = np.array([0, 0, DISTANCE_M])
         self.targets = self._draw_targets(rng, tint)
         hull = np.concatenate([self._hull_at(i, self.pose(i, 0.0)) for i in range(len(OBJECT_IDS))])

@@ -37,7 +37,7 @@ from nocsfm_ros.data.scenes import (
 )
 from nocsfm_ros.data.sequences import SIZE_WH, START_NS, SequenceFrame, draw_frame, write_sequence
 from nocsfm_ros.data.workers import worker_pool
-from nocsfm_ros.geometry.transforms import invert, make_T, transform
+from nocsfm_ros.geometry.transforms import cross, invert, make_T, transform
 from nocsfm_ros.types import Float64Array
 
 RATE_HZ = 15.0
@@ -315,7 +315,7 @@ class Stage:
     def _beside(self, right: float, away: float, floor: float) -> Float64Array:
         """Pose of something upright on the table, so many diagonals beside the object."""
         axis_right = np.array([1.0, 0, 0])
-        axis_away = np.cross(self.up, axis_right)
+        axis_away = cross(self.up, axis_right)
         place = self.T_world_obj[:3, 3] + self.target.diagonal_m * (right * axis_right + away * axis_away)
         T = make_T(frame_with_up(self.up, self.rng), place)
         return standing(T, self.library.hull(self.target.index) * self.target.diagonal_m, self.up, floor)
