@@ -114,13 +114,15 @@ class RegistrationConfig:
 class TrackingConfig:
     """States and their gates."""
 
-    min_confidence: float = _tunable(0.4, "below it a frame counts as a failure", low=0.0, high=1.0)
+    min_confidence: float = _tunable(
+        0.4, "below it a frame counts as a failure; enough to go on where the object was just lost", low=0.0, high=1.0
+    )
     acquire_confidence: float = _tunable(
         0.6, "needed to find an object of which one reference with depth is known: higher than to stay, so that states "
         "do not flicker", low=0.0, high=1.0,
     )
     reacquire_confidence: float = _tunable(
-        0.8, "needed to find it elsewhere than where it was lost, once it has keyframes (the more sides are known, "
+        0.8, "needed to find it elsewhere than where it was last, once it has keyframes (the more sides are known, "
         "the more other things look like one of them), and by a reference without depth", low=0.0, high=1.0,
     )
     min_mask_pixels: int = _tunable(60, "smallest mask in the crop that is called an object", unit="pixels", low=4,

@@ -137,9 +137,14 @@ class ObjectTracker:
         return sure and not self._owner(estimate), likeness(estimate)
 
     def _needed_confidence(self, estimate: PoseEstimate) -> float:
-        """To take up tracking: less by the reference alone, whose depth has been checked, and where it was lost."""
+        """To take up tracking: less by the reference alone, whose depth has been checked, and where it was lost.
+
+        As long as it is LOST, what would have been enough to stay is enough to go on in the same place.
+        """
         gates, pose, last = self.config.tracking, estimate.pose, self.last
         is_where_lost = pose is not None and last is not None and not self._jump(pose, last, allowed=1)
+        if is_where_lost and self.state is TrackState.LOST:
+            return gates.min_confidence
         by_reference_alone = len(self.model.views) == 1 and self.model.scale_m is not None
         return gates.acquire_confidence if by_reference_alone or is_where_lost else gates.reacquire_confidence
 

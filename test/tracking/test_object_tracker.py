@@ -134,6 +134,19 @@ def test_object_with_keyframes_must_be_surer_elsewhere_than_where_it_was_lost(
     assert tracker.update(frame_at(3)).state is TrackState.TRACKING
 
 
+@pytest.mark.parametrize(
+    ("state", "shift_m", "is_taken"),
+    [(TrackState.LOST, 0.01, True), (TrackState.LOST, 0.3, False), (TrackState.SEARCHING, 0.01, False)],
+)
+def test_what_is_enough_to_stay_is_enough_to_go_on_where_it_was_just_lost(
+    tracker: ObjectTracker, estimator: ScriptedEstimator, state: TrackState, shift_m: float, is_taken: bool
+) -> None:
+    acquire(tracker, estimator)
+    tracker.state = state
+    estimator.script += [(pose_at(shift_m), 0.45)] * (2 if state is TrackState.LOST else 1)  # the place it had, too
+    assert (tracker.update(frame_at(1)).state is TrackState.TRACKING) == is_taken
+
+
 def test_reference_without_depth_must_be_surer(tracker: ObjectTracker, estimator: ScriptedEstimator) -> None:
     tracker.model.scale_m = None
     estimator.script += [(pose_at(), 0.6)]
