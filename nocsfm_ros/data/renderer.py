@@ -22,7 +22,7 @@ from nocsfm_ros.types import Float64Array
 
 NEAR_M, FAR_M = 0.05, 20.0
 SHADOW_SIZE = 256
-KEPT_MESHES = 4000  # all of them: what is thrown out is drawn again soon, and costs 10 ms to bring back
+KEPT_MESHES = 4000  # most of them: what is thrown out is drawn again soon, and costs 2 ms to bring back
 MAX_ITEMS, BLOCK_BYTES = 64, 256  # 256 is the largest alignment of uniform blocks that OpenGL allows
 
 

@@ -138,7 +138,7 @@ def _claim(job: RenderJob) -> None:
 
 _count: Synchronized[int]
 _stop: Event
-_kept: tuple[MeshLibrary, Renderer] | None = None  # with every mesh that was drawn once: loading one takes 10 ms
+_kept: tuple[MeshLibrary, Renderer] | None = None  # with every mesh that was drawn once
 
 
 def _enter_worker(count: Synchronized[int], stop: Event) -> None:

@@ -8,6 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from nocsfm_ros.errors import ShapeError
 from nocsfm_ros.geometry.transforms import (
+    cross,
     invert,
     make_T,
     motion_between,
@@ -73,6 +74,12 @@ def test_nearest_rotation_of_a_disturbed_one_is_a_rotation_nearby() -> None:
 
 def test_nearest_rotation_of_a_mirror_is_no_mirror() -> None:
     assert np.linalg.det(nearest_rotation(R @ np.diag([1, 1, -1.0]))) == pytest.approx(1)
+
+
+def test_cross_is_that_of_numpy() -> None:
+    a, b = np.random.default_rng(0).normal(size=(2, 3))
+    np.testing.assert_array_equal(cross(a, b), np.cross(a, b))
+    np.testing.assert_array_equal(cross([1.0, 0, 0], [0.0, 1, 0]), [0, 0, 1])
 
 
 def test_rotation_between_takes_the_smallest_turn() -> None:
