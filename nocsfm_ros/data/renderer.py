@@ -201,7 +201,7 @@ class Renderer:
         blocks = np.zeros((len(items), BLOCK_BYTES // 4), np.float32)
         bounds = np.empty((len(items), 4))
         for index, item in enumerate(items):
-            scale = np.broadcast_to(np.asarray(item.scale_m, np.float64), 3)
+            scale = np.full(3, item.scale_m, np.float64)
             cam_from_mesh = item.T_cam_obj * (*scale, 1.0)
             blocks[index, :16] = cam_from_mesh.T.ravel()
             blocks[index, 16:ITEM_FLOATS] = (
