@@ -47,7 +47,6 @@ class MeshLibrary:
             [name in heldout for name in catalogue] + [seed in TEST_SEEDS for seed in seeds] + [False] * len(shapes)
         )
         self._meshes: dict[int, Mesh] = {}
-        self._hulls: dict[int, npt.NDArray[np.float64]] = {}
 
     def mesh(self, index: int) -> Mesh:
         """The mesh of this index, kept in memory from then on."""
@@ -61,9 +60,7 @@ class MeshLibrary:
 
     def hull(self, index: int) -> npt.NDArray[np.float64]:
         """(M, 3) see Mesh.hull."""
-        if index not in self._hulls:
-            self._hulls[index] = self.mesh(index).hull.astype(np.float64)
-        return self._hulls[index]
+        return self.mesh(index).hull.astype(np.float64)
 
     def indices(self, heldout: bool, kind: str) -> npt.NDArray[np.int64]:
         """Mesh indices of one split and kind."""
