@@ -13,6 +13,7 @@ from nocsfm_ros.config import Tunable, flatten, read_values, replace_values
 from nocsfm_ros.data.views import CROP_SIZE
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.matching.backbone import EFFICIENTNET
+from nocsfm_ros.training.optimizers import ADAMW, MUON
 
 PAGE = "docs/training.md"
 
@@ -46,7 +47,11 @@ class ScheduleConfig:
     steps: int = _tunable(0, "of the optimiser; 0 for no limit", unit="steps", low=0, high=10**9)
     batch: int = _tunable(16, "pairs a step, even: two views make two pairs; `train search` fills a mosaic",
                           unit="pairs", low=2, high=65536)
-    learning_rate: float = _tunable(6e-4, "of AdamW, the highest", low=1e-7, high=1.0)
+    optimizer: str = _tunable(
+        "muon", "muon for the weights of linear layers and convolutions, AdamW for all else: see \"The optimizer\"",
+        choices=(ADAMW, MUON),
+    )
+    learning_rate: float = _tunable(2e-3, "the highest", low=1e-7, high=1.0)
     decay: str = _tunable("cosine", "of the learning rate, after a short warm-up", choices=("cosine", "constant"))
     ema_decay: float = _tunable(0.9995, "of the averaged weights, which are the ones kept", low=0.0, high=0.999999)
     seed: int = _tunable(0, "of weights, pairs and augmentation", low=0, high=2**31 - 1)
@@ -197,11 +202,12 @@ class TrainConfig:
 
 
 FLOW = TrainConfig()
-AUTOENCODER = TrainConfig(schedule=ScheduleConfig(learning_rate=2e-4, ema_decay=0.999))
+AUTOENCODER = TrainConfig(schedule=ScheduleConfig(optimizer=ADAMW, learning_rate=2e-4, ema_decay=0.999))
 BACKBONE = TrainConfig(
-    schedule=ScheduleConfig(learning_rate=5e-4, ema_decay=0.999), network=NetworkConfig(crop_side=CROP_SIZE)
+    schedule=ScheduleConfig(optimizer=ADAMW, learning_rate=5e-4, ema_decay=0.999),
+    network=NetworkConfig(crop_side=CROP_SIZE),
 )
-SEARCH = TrainConfig(schedule=ScheduleConfig(learning_rate=1e-3, ema_decay=0.99))
+SEARCH = TrainConfig(schedule=ScheduleConfig(optimizer=ADAMW, learning_rate=1e-3, ema_decay=0.99))
 
 
 @dataclass(frozen=True)

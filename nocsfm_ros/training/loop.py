@@ -16,6 +16,7 @@ from diffusers.training_utils import EMAModel
 from nocsfm_ros.errors import CheckpointError, ConfigError
 from nocsfm_ros.training.config import ScheduleConfig
 from nocsfm_ros.training.monitor import Monitor
+from nocsfm_ros.training.optimizers import build_optimizer
 
 Losses = dict[str, torch.Tensor]
 WARM_UP = 0.02
@@ -35,9 +36,7 @@ class TrainingRun:
     def __init__(self, model: torch.nn.Module, out: Path, schedule: ScheduleConfig) -> None:
         self.model, self.out, self.schedule = model, out, schedule
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=schedule.learning_rate, weight_decay=0.01, betas=(0.9, 0.99)
-        )
+        self.optimizer = build_optimizer(schedule.optimizer, model, schedule.learning_rate)
         self.ema = EMAModel(self.parameters, decay=schedule.ema_decay, use_ema_warmup=True, power=0.75)
         self.spent_s, self.step, self.samples = 0.0, 0, 0
         out.mkdir(parents=True, exist_ok=True)
@@ -61,7 +60,7 @@ class TrainingRun:
             self.spent_s, self.step, self.samples = state["spent_s"], state["step"], state["samples"]
         except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
             raise CheckpointError(
-                f"training state {path}", got=error, expected="a state of this very architecture",
+                f"training state {path}", got=error, expected="a state of this very architecture and optimizer",
                 mend="train into another --out folder",
             ) from error
         self.ema.to(self.parameters[0].device)
@@ -129,7 +128,7 @@ class TrainingRun:
     def _update(self, loss: torch.Tensor) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.parameters, GRADIENT_LIMIT)
         self.optimizer.step()
