@@ -151,7 +151,7 @@ def _add_render(parser: argparse.ArgumentParser) -> None:
         "--clusters", type=_positive, default=1000, metavar="N", help="objects, six views each"
     )
     parser.add_argument("--workers", type=_positive, default=2, metavar="N")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="another one draws other scenes (default 0)")
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="of parsed meshes (default ~/.cache/nocsfm)"
     )
@@ -190,7 +190,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch", type=_positive, metavar="N", help="pairs a step, even")
     group.add_argument("--device", choices=("auto", "cpu", "cuda"))
     group.add_argument("--threads", type=_positive, metavar="N", help="of the CPU")
-    group.add_argument("--seed", type=int)
+    group.add_argument("--seed", type=int, help="of weights, pairs and augmentation")
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
