@@ -14,10 +14,9 @@ WEIGHT_DECAY, BETAS, MOMENTUM = 0.01, (0.9, 0.99), 0.95
 class Optimizer(Protocol):
     """What the loop needs of torch.optim.Optimizer."""
 
-    param_groups: list[dict[str, Any]]
-
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Where the learning rates are set."""
 
     def step(self) -> None:
         """Move the parameters against their gradients."""
@@ -54,17 +53,16 @@ class Muon:
         self.weights = [layer.weight for layer in layers if layer.weight.requires_grad]
         self.matrices = [_as_matrix(weight) for weight in self.weights]
         known = {id(weight) for weight in self.weights}
-        self.others = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
+        others = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
         self.muon = torch.optim.Muon(
             self.matrices, learning_rate, WEIGHT_DECAY, MOMENTUM, adjust_lr_fn="match_rms_adamw"
         )
-        self.adamw = _adamw(self.others, learning_rate)
-        self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]
+        self.adamw = _adamw(others, learning_rate)
 
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        for parameter in (*self.weights, *self.others):
-            parameter.grad = None
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Of both."""
+        return [*self.muon.param_groups, *self.adamw.param_groups]
 
     def step(self) -> None:
         """Move the parameters against their gradients."""
@@ -81,7 +79,6 @@ class Muon:
         """Of both."""
         self.muon.load_state_dict(state_dict["muon"])
         self.adamw.load_state_dict(state_dict["adamw"])
-        self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]
 
 
 def _adamw(parameters: list[nn.Parameter], learning_rate: float) -> torch.optim.AdamW:
