@@ -27,7 +27,7 @@ DEPTH_UNIT_M = 1e-4
 MAX_DEPTH_M = 6.5
 MARGINS = (1.15, 1.9)  # a crop's side over the longer side of the target's box
 MAX_SHIFT = 0.12  # of the crop's middle from the box's, as a share of its side
-_PROBE = 64
+_PROBE, MIN_SEEN = 64, 27  # pixels: the side of the first look at the target, and what must be seen of it
 FIELDS: dict[str, tuple[tuple[int, ...], str]] = {
     "rgb": ((CROP_SIZE, CROP_SIZE, 3), "uint8"),
     "depth": ((CROP_SIZE, CROP_SIZE), "uint16"),
@@ -175,7 +175,7 @@ def render_crop(
     alone, seen = renderer.silhouettes(probe_items, A_probe @ scene.K, (_PROBE, _PROBE), 1)
     is_seen = (seen == TARGET) & inside_frame(A_probe, _PROBE)
     visible = float(is_seen.sum() / max((alone == TARGET).sum(), 1))
-    if is_seen.sum() < 27 or visible < (0.35 if rng.random() < 0.9 else 0.15):
+    if is_seen.sum() < MIN_SEEN or visible < (0.35 if rng.random() < 0.9 else 0.15):
         return None
     rows, columns = np.nonzero(is_seen)
     box = np.array([[columns.min() - 0.5, rows.min() - 0.5], [columns.max() + 0.5, rows.max() + 0.5]])
@@ -184,7 +184,10 @@ def render_crop(
     if side < 16:
         return None
     A = crop_matrix((low + high) / 2 + rng.uniform(-MAX_SHIFT, MAX_SHIFT, 2) * side, side, CROP_SIZE)
-    return _picture_of(renderer, scene, A, side) | {
+    picture = _picture_of(renderer, scene, A, side)
+    if np.count_nonzero(picture["mask"]) < MIN_SEEN:  # behind the table or a wall, which the first look leaves out
+        return None
+    return picture | {
         "K": A @ scene.K,
         "T_cam_obj": T_cam_obj,
         "diagonal_m": target.diagonal_m,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from nocsfm_ros.data import views
 from nocsfm_ros.data.library import MeshLibrary
-from nocsfm_ros.data.renderer import Renderer
+from nocsfm_ros.data.renderer import Renderer, Rendering
+from nocsfm_ros.data.scenes import sample_scene, sample_target
 from nocsfm_ros.errors import ConfigError
 
 
@@ -30,6 +34,22 @@ def test_depth_in_mask_back_projected_lies_in_the_objects_box(
         limit = np.abs(mesh.vertices).max(0) * view["diagonal_m"] + 1e-3
         assert len(rows) > 50
         assert (np.abs(points_obj) <= limit).all()
+
+
+def test_crop_is_none_where_the_whole_picture_shows_nothing_of_the_target(
+    library: MeshLibrary, renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def behind_a_wall(*args: Any, **options: Any) -> Rendering:
+        picture = render(*args, **options)
+        return replace(picture, instance=np.zeros_like(picture.instance))
+
+    rng, render = np.random.default_rng(3), renderer.render
+    target = sample_target(rng, library, False, views.NUM_SURFACES)
+    scene = sample_scene(rng, library, target, False, views.NUM_SURFACES, crowded=False)
+    crop = partial(views.render_crop, renderer=renderer, scene=scene, target=target, hull=library.hull(target.index))
+    assert crop(np.random.default_rng(0)) is not None
+    monkeypatch.setattr(renderer, "render", behind_a_wall)
+    assert crop(np.random.default_rng(0)) is None
 
 
 def test_cluster_with_same_seed_gives_same_pictures(library: MeshLibrary, renderer: Renderer) -> None:
