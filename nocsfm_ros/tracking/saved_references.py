@@ -68,6 +68,10 @@ def save_reference(folder: Path, reference: Reference) -> Path:
 
 def saved_references(folder: Path) -> list[Path]:
     """The folders of the references in a folder, in the order of their names."""
+    for old in folder.glob(".*.old"):  # a kill while it was being replaced
+        target = folder / old.name[1 : -len(".old")]
+        if not target.exists():
+            old.rename(target)
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 

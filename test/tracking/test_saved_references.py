@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -77,6 +78,23 @@ def test_saving_again_replaces_and_leaves_nothing_behind(tmp_path: Path) -> None
     back = _only(tmp_path)
     assert back.depth_m is None
     assert [path.name for path in tmp_path.iterdir()] == ["mug"]
+
+
+def test_a_kill_between_the_two_renames_of_saving_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path, target: Path) -> None:
+        if path.name.endswith(".part"):
+            raise KeyboardInterrupt
+        shutil.move(path, target)
+
+    path = save_reference(tmp_path, _reference())
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_reference(tmp_path, _reference())
+    monkeypatch.undo()
+    assert not path.exists() and saved_references(tmp_path) == [path]
+    assert np.array_equal(read_reference(path).rgb, _reference().rgb)
 
 
 def test_a_folder_made_by_hand_needs_a_picture_alone(tmp_path: Path) -> None:
