@@ -106,7 +106,7 @@ def poses_of(case: Case, estimator: Estimator, rng: np.random.Generator) -> Iter
     points_cam, _ = object_points(look.crop.depth_m, mask, look.crop.K_crop, config)
     start = SimilarityPose(turn @ found.pose.R_cam_obj, found.pose.t_cam_obj, found.pose.scale_m)
     turned = refine(start, points_cam, case.model.cloud, config)
-    estimator._verify(look, case.model, turned, mask, float(look.nocs_map.mask_prob[mask].mean()))
+    estimator._verify(look, case.model, turned, mask)
     yield turned.pose
 
 

@@ -15,38 +15,39 @@ class Scores(NamedTuple):
         fit: share of the live points that lie on the object, of those on sides that are known.
         agreement: see depth_agreement.
         similarity: see pose_similarity.
-        matched: see explained_matches.
         correlation: of the colours, see colour_alignment.Comparison.
         colour: see colour_difference.
-        certainty: mean probability of the mask, by the flow.
+        coverage: see mask_coverage.
+        coordinates: see coordinate_error.
     """
 
     fit: float
     agreement: float | None
     similarity: float
-    matched: float | None
     correlation: float | None
     colour: float | None
-    certainty: float
+    coverage: float | None
+    coordinates: float | None
 
 
 # The confidence is a logistic regression on scores between the worst and the best that are met: (weight, worst, best).
-# Fitted by benchmarks/fit_confidence.py --pairs 800 to 2039 poses on rendered training objects, right, turned, in other
+# Fitted by benchmarks/fit_confidence.py --pairs 800 to 1983 poses on rendered training objects, right, turned, in other
 # colours and of another object (similarity is held at 2): the share of right ones, within 10 degrees and a tenth of
 # scale_m, among poses of such scores
 WEIGHTS = {
-    "fit": (0.5, 0.3, 1.0), "agreement": (3.31, 0.5, 1.0), "similarity": (2.0, 0.1, 0.55), "matched": (0.67, 0.0, 1.0),
-    "correlation": (3.89, -0.2, 0.5), "colour": (1.49, 30.0, 5.0), "certainty": (1.6, 0.75, 1.0),
+    "fit": (0.3, 0.3, 1.0), "agreement": (1.86, 0.5, 1.0), "similarity": (2.0, 0.1, 0.55),
+    "correlation": (2.37, -0.2, 0.5), "colour": (1.72, 30.0, 5.0), "coverage": (1.39, 0.3, 1.0),
+    "coordinates": (2.48, 0.25, 0.02),
 }
-BIAS, UNKNOWN = -9.6, 0.6
+BIAS, UNKNOWN = -8.5, 0.6
 # What refutes a pose alone: (impossible, harmless). The camera looks through the object, or no lamp makes such a colour
 # of the other: 97 % of right poses under training's lamps lie under 50, a blue pen for a red one at 49
 VETOES = {"agreement": (0.1, 0.4), "colour": (50.0, 30.0)}
 WORDS = {
     "fit": "{:.0%} of the points fit the object", "agreement": "{:.0%} of the object agrees with the depth",
-    "similarity": "similarity {:.2f} to the reference", "matched": "{:.0%} of the matches agree",
+    "similarity": "similarity {:.2f} to the reference",
     "correlation": "correlation {:.2f} of the colours", "colour": "colours {:.0f} apart from the reference's",
-    "certainty": "mask probability {:.2f}",
+    "coordinates": "coordinates {:.2f} apart from the flow's", "coverage": "the mask covers {:.0%} of the object",
 }
 # Without depth in the reference nothing but the look can be checked
 SIMILARITY_RAMP, MASK_RAMP = (0.33, 0.5), (0.5, 0.9)

@@ -53,10 +53,11 @@ from nocsfm_ros.types import (
 from nocsfm_ros.verification import (
     chroma,
     colour_difference,
+    coordinate_error,
     depth_agreement,
-    explained_matches,
     is_new_side,
     look_similarity,
+    mask_coverage,
     pose_similarity,
 )
 
@@ -190,8 +191,7 @@ class Estimator:
             return self._answer(look, mask_crop, "no three correspondences agree on a pose")
         near = priors[0] if priors else None
         best, new_share = self._registered(look, model, hypotheses, points_cam, near, is_followed)
-        certainty = float(look.nocs_map.mask_prob[mask_crop].mean())
-        confidence, reason, similarity, colour = self._verify(look, model, best, mask_crop, certainty)
+        confidence, reason, similarity, colour = self._verify(look, model, best, mask_crop)
         if confidence >= self.config.tracking.min_confidence:
             # a pose that holds knows better than the flow what cannot be the object and what lies on its known surface
             points_obj = coordinates(look.crop, invert(best.pose.T_cam_obj))
@@ -234,8 +234,7 @@ class Estimator:
             best = refine(prior, points_cam, model.cloud, self.config.registration)
         best = self._coloured(best, look, model)
         near = near_surface(coordinates(look.crop, invert(best.pose.T_cam_obj)), best.pose, model)
-        certainty = float(look.nocs_map.mask_prob[near].mean()) if near.any() else 0.0
-        confidence, reason, similarity, colour = self._verify(look, model, best, near, certainty)
+        confidence, reason, similarity, colour = self._verify(look, model, best, near)
         return self._answer(look, near, reason, best, confidence, similarity, colour)
 
     def _coloured(self, best: Registration, look: _Look, model: ObjectModel) -> Registration:
@@ -248,25 +247,25 @@ class Estimator:
             return align_colours(best, views, look.colours)
 
     def _verify(
-        self, look: _Look, model: ObjectModel, best: Registration, mask_crop: BoolArray, certainty: float
+        self, look: _Look, model: ObjectModel, best: Registration, mask_crop: BoolArray
     ) -> tuple[float, str, float, float | None]:
         """Confidence, the reason in words, similarity to the nearest view, difference in colour to the reference."""
         with self._timed("verify"):
             pose, features = best.pose, look.features
-            view, mask = model.nearest_view(pose.R_cam_obj), resized_mask(mask_crop, look.feature_crop)
+            view = model.nearest_view(pose.R_cam_obj)
             similarity = pose_similarity(pose, view, look.feature_crop, features)
             if similarity is None:
-                similarity = look_similarity(view, features, mask)
+                similarity = look_similarity(view, features, resized_mask(mask_crop, look.feature_crop))
             colour = colour_difference(pose, view, look.crop, mask_crop)
             compared = look.colours.compare([view], pose)
             if model.cloud is None:
-                confidence, reason = combine_looks(similarity, certainty)
+                confidence, reason = combine_looks(similarity, float(look.nocs_map.mask_prob[mask_crop].mean()))
             else:
                 confidence, reason = combine_scores(Scores(
                     fit=best.inlier_ratio, agreement=depth_agreement(pose, model, look.frame), similarity=similarity,
-                    matched=explained_matches(pose, view, look.feature_crop, features, mask),
                     correlation=None if compared is None else compared.correlation,
-                    colour=colour, certainty=certainty,
+                    colour=colour, coverage=mask_coverage(pose, model, look.crop, look.nocs_map.mask_prob),
+                    coordinates=coordinate_error(pose, look.view, look.crop, look.nocs_map, mask_crop),
                 ))
             if view is not model.views[0]:  # a keyframe has the colours of whatever was followed
                 colour = colour_difference(pose, model.views[0], look.crop, mask_crop)

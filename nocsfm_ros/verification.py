@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from nocsfm_ros.geometry.camera import depth_at, project
-from nocsfm_ros.geometry.crops import blurred
+from nocsfm_ros.geometry.crops import blurred, coordinates
 from nocsfm_ros.geometry.transforms import invert, transform
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.matcher import cell_mask
@@ -15,6 +15,7 @@ from nocsfm_ros.types import (
     BoolArray,
     Float32Array,
     Float64Array,
+    NocsMap,
     ObjectCrop,
     RgbdFrame,
     SimilarityPose,
@@ -27,8 +28,6 @@ THIN_SAMPLES = 4  # per cell and side, where the cells' middles alone are too fe
 LIGHTNESS, MIN_LIGHTNESS = 50.0, 20.0  # what is darker has hardly a colour left, but noise
 COLOUR_BLUR = 1.5  # pixels: a pose is right to about that much
 CHOICE_GAIN = 0.1  # cosine to the best of many partners over that to the right one
-SAME_POINT = 1.25  # cells between where a match is and where the pose puts it, if it explains the match
-MIN_MATCHES = 4
 
 
 def depth_agreement(pose: SimilarityPose, model: ObjectModel, frame: RgbdFrame) -> float | None:
@@ -40,14 +39,7 @@ def depth_agreement(pose: SimilarityPose, model: ObjectModel, frame: RgbdFrame) 
     None where hardly a point of the memory faces the camera, as of a thin thing or of one that shows its unknown side;
     0 where hardly one of them can be seen.
     """
-    if model.cloud is None:
-        return None
-    step = max(1, len(model.cloud.points_obj) // MAX_CHECKED)
-    points_cam = transform(pose.T_cam_obj, model.cloud.points_obj[::step])
-    normals_cam = model.cloud.normals_obj[::step] @ pose.R_cam_obj.T
-    # seen at 60 degrees or less from the normal: grazing points are the ones that depth noise moves most
-    facing = -(normals_cam * points_cam).sum(axis=1) > 0.5 * np.linalg.norm(points_cam, axis=1)
-    points_cam = points_cam[facing & (points_cam[:, 2] > 0)]
+    points_cam = _facing_points(pose, model)
     if len(points_cam) < MIN_CHECKED:
         return None
     measured = depth_at(frame.depth_m, project(points_cam, frame.K))
@@ -58,26 +50,59 @@ def depth_agreement(pose: SimilarityPose, model: ObjectModel, frame: RgbdFrame) 
     return float((behind_m[visible] <= tolerance_m).mean())
 
 
-def explained_matches(
-    pose: SimilarityPose, view: View, crop: ObjectCrop, features: FeatureMap, mask: BoolArray
+def mask_coverage(
+    pose: SimilarityPose, model: ObjectModel, crop: ObjectCrop, mask_prob: Float32Array
 ) -> float | None:
-    """Share of the matches between a view and the live crop that lie where the pose puts them, [0, 1].
+    """Mean probability of the mask (S, S) where the pose says that the object is seen, [0, 1].
+
+    A pose that lays the object on something else too, or a mask of half of it, are found out: on a table depth alone
+    agrees with any flat thing. Points behind a nearer surface or outside the crop do not count.
+
+    None where hardly a point of the memory is left.
+    """
+    points_cam = _facing_points(pose, model)
+    pixels_uv = project(points_cam, crop.K_crop)
+    measured = depth_at(crop.depth_m, pixels_uv)
+    u, v = np.rint(np.nan_to_num(pixels_uv, nan=-1.0)).astype(int).T
+    inside = (u >= 0) & (v >= 0) & (u < mask_prob.shape[1]) & (v < mask_prob.shape[0])
+    seen = inside & ((measured <= 0) | (measured > points_cam[:, 2] - depth_tolerance_m(pose.scale_m)))
+    return float(mask_prob[v[seen], u[seen]].mean()) if seen.sum() >= MIN_CHECKED else None
+
+
+def _facing_points(pose: SimilarityPose, model: ObjectModel) -> Float64Array:
+    """Some of the memory's points (N, 3) that face the camera, in its frame, metres."""
+    if model.cloud is None:
+        return np.empty((0, 3))
+    step = max(1, len(model.cloud.points_obj) // MAX_CHECKED)
+    points_cam = transform(pose.T_cam_obj, model.cloud.points_obj[::step])
+    normals_cam = model.cloud.normals_obj[::step] @ pose.R_cam_obj.T
+    # seen at 60 degrees or less from the normal: grazing points are the ones that depth noise moves most
+    facing = -(normals_cam * points_cam).sum(axis=1) > 0.5 * np.linalg.norm(points_cam, axis=1)
+    return points_cam[facing & (points_cam[:, 2] > 0)]
+
+
+def coordinate_error(
+    pose: SimilarityPose, view: View, crop: ObjectCrop, nocs_map: NocsMap, mask: BoolArray
+) -> float | None:
+    """Median distance of the flow's coordinates to those that the pose gives the same pixels, share of scale_m.
+
+    The flow saw both pictures whole: what it says of a place does not depend on how the pose was found.
 
     Args:
         pose: of the object.
-        view: the object.
-        crop, features: live.
-        mask: (S, S) bool of the crop: where matches are looked for.
+        view: with which the flow was asked.
+        crop, nocs_map: what it was shown, and its answer.
+        mask: (S, S) bool of the crop, the object.
 
     Returns:
-        None with fewer than MIN_MATCHES matches whose place on the object is known.
+        None where hardly a pixel of the mask has depth.
     """
-    points_obj, live_uv, _ = view.matches(features, mask)
-    known = np.isfinite(points_obj).all(axis=1)
-    if known.sum() < MIN_MATCHES:
+    points_obj = coordinates(crop, invert(pose.T_cam_obj))
+    known = mask & np.isfinite(points_obj).all(axis=2)
+    if known.sum() < MIN_CHECKED:
         return None
-    expected_uv = project(transform(pose.T_cam_obj, points_obj[known]), crop.K_crop)
-    return float((np.linalg.norm(expected_uv - live_uv[known], axis=1) < SAME_POINT * features.stride).mean())
+    said = view.nocs_in_object(nocs_map.nocs[known], pose.scale_m)
+    return float(np.median(np.linalg.norm(said - points_obj[known] / pose.scale_m, axis=1)))
 
 
 def is_new_side(pose: SimilarityPose, points_cam: Float64Array, model: ObjectModel) -> BoolArray:

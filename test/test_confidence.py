@@ -7,9 +7,9 @@ import pytest
 from nocsfm_ros.confidence import Scores, combine_looks, combine_scores
 
 GOOD = Scores(
-    fit=0.97, agreement=1.0, similarity=0.55, matched=0.9, correlation=0.7, colour=3.0, certainty=0.97,
+    fit=0.97, agreement=1.0, similarity=0.55, correlation=0.7, colour=3.0, coverage=0.97, coordinates=0.04,
 )
-UNTOLD = GOOD._replace(correlation=None, colour=None, matched=None, agreement=None)
+UNTOLD = GOOD._replace(correlation=None, colour=None, agreement=None)
 
 
 def test_good_scores_are_confident() -> None:
@@ -17,7 +17,7 @@ def test_good_scores_are_confident() -> None:
 
 
 def test_what_cannot_be_told_costs_less_than_what_is_bad() -> None:
-    bad = GOOD._replace(correlation=0.0, colour=40.0, matched=0.0, agreement=0.4)
+    bad = GOOD._replace(correlation=0.0, colour=40.0, agreement=0.4)
     assert combine_scores(bad)[0] < 0.1 < combine_scores(UNTOLD)[0] < combine_scores(GOOD)[0]
 
 
@@ -29,8 +29,8 @@ def test_what_cannot_be_told_costs_less_than_what_is_bad() -> None:
         ({"correlation": -0.2}, "correlation -0.20 of the colours"),
         ({"colour": 40.0}, "colours 40 apart from the reference's"),
         ({"similarity": 0.1}, "similarity 0.10 to the reference"),
-        ({"matched": 0.0}, "0% of the matches agree"),
-        ({"certainty": 0.7}, "mask probability 0.70"),
+        ({"coordinates": 0.25}, "coordinates 0.25 apart from the flow's"),
+        ({"coverage": 0.3}, "the mask covers 30% of the object"),
     ],
 )
 def test_each_bad_score_lowers_the_confidence_and_is_named(bad: dict[str, float], words: str) -> None:
@@ -46,7 +46,7 @@ def test_an_object_looked_through_or_of_impossible_colour_is_refuted_alone() -> 
 
 def test_middling_scores_in_all_are_no_object() -> None:
     middling = Scores(
-        fit=0.6, agreement=0.75, similarity=0.2, matched=0.3, correlation=0.15, colour=15.0, certainty=0.9,
+        fit=0.6, agreement=0.75, similarity=0.2, correlation=0.15, colour=15.0, coverage=0.7, coordinates=0.15,
     )
     assert combine_scores(middling)[0] < 0.15
 

@@ -14,14 +14,15 @@ from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.localiser import ReferenceFeatures
 from nocsfm_ros.object_model import ObjectModel, View
 from nocsfm_ros.registration import ObjectCloud
-from nocsfm_ros.types import BoolArray, ObjectCrop, RgbdFrame, SimilarityPose
+from nocsfm_ros.types import BoolArray, NocsMap, ObjectCrop, RgbdFrame, SimilarityPose
 from nocsfm_ros.verification import (
     chroma,
     colour_difference,
+    coordinate_error,
     depth_agreement,
-    explained_matches,
     is_new_side,
     look_similarity,
+    mask_coverage,
     pose_similarity,
 )
 
@@ -143,12 +144,33 @@ def test_depth_agreement_of_what_shows_the_camera_hardly_a_point_is_unknown() ->
     assert depth_agreement(STILL, model, RgbdFrame(CROP.rgb, DEPTH_M, K_CROP, 0, "camera")) is None
 
 
-def test_matches_are_explained_by_the_right_pose_alone() -> None:
-    features = features_of(0)
-    view = view_of(features, WHOLE)
-    assert explained_matches(STILL, view, CROP, features, WHOLE) == 1.0
-    assert explained_matches(AWAY, view, CROP, features, WHOLE) == 0.0
-    assert explained_matches(STILL, view, CROP, features, np.zeros_like(WHOLE)) is None
+def test_coverage_is_the_share_of_what_should_be_seen_that_lies_in_the_mask() -> None:
+    model, mask_prob = plate_model(view_of(features_of(0), WHOLE)), WHOLE.astype(np.float32)
+    half = mask_prob * (np.arange(SIDE) < 110)
+    assert mask_coverage(STILL, model, CROP, mask_prob) == pytest.approx(1.0, abs=0.02)
+    assert mask_coverage(STILL, model, CROP, half) == pytest.approx(0.5, abs=0.05)
+    assert mask_coverage(AWAY, model, CROP, mask_prob) == pytest.approx(1 - 40 / 140, abs=0.05)
+    assert mask_coverage(STILL, model, CROP, 0.7 * mask_prob) == pytest.approx(0.7, abs=0.02)
+
+
+def test_coverage_asks_nothing_of_what_is_hidden_but_something_of_what_has_no_depth() -> None:
+    model, half = plate_model(view_of(features_of(0), WHOLE)), (WHOLE & (np.arange(SIDE) < 110)).astype(np.float32)
+    hidden, unknown = (np.where(half > 0, DEPTH_M, np.float32(z)) for z in (0.5, 0.0))
+    assert mask_coverage(STILL, model, replace(CROP, depth_m=hidden), half) == pytest.approx(1.0, abs=0.02)
+    assert mask_coverage(STILL, model, replace(CROP, depth_m=unknown), half) == pytest.approx(0.5, abs=0.05)
+    assert mask_coverage(STILL, model, replace(CROP, depth_m=np.full_like(DEPTH_M, 0.5)), half) is None
+    assert mask_coverage(STILL, ObjectModel("unknown", [], None, None), CROP, half) is None
+
+
+def test_coordinates_of_the_flow_agree_with_the_right_pose_alone() -> None:
+    view, ahead = view_of(features_of(0), WHOLE), np.array([0.0, 0.0, 1.0])
+    nocs = np.nan_to_num((view.feature_points_obj - ahead) / STILL.scale_m).astype(np.float32)
+    said = NocsMap(nocs, WHOLE.astype(np.float32), np.full((SIDE, SIDE), 0.02, np.float32))
+    there, beside = (SimilarityPose(np.eye(3), ahead + shift, STILL.scale_m) for shift in (0.0, AWAY.t_cam_obj))
+    middle = WHOLE & (np.abs(nocs) < 0.5).all(axis=2)
+    assert coordinate_error(there, view, CROP, said, middle) == pytest.approx(0.0, abs=1e-3)
+    assert coordinate_error(beside, view, CROP, said, middle) == pytest.approx(0.1 / STILL.scale_m, abs=1e-3)
+    assert coordinate_error(there, view, replace(CROP, depth_m=np.zeros_like(DEPTH_M)), said, middle) is None
 
 
 def test_new_side_is_what_no_view_could_see() -> None:
