@@ -15,6 +15,7 @@ from nocsfm_ros.colour_alignment import ColourPicture, align_colours, log_oppone
 from nocsfm_ros.confidence import Scores, combine_looks, combine_scores
 from nocsfm_ros.config import Config
 from nocsfm_ros.flow.model import FEATURE_SIDE, FlowModel
+from nocsfm_ros.geometry.camera import rolled, rolled_box
 from nocsfm_ros.geometry.crops import (
     R_ray_cam,
     box_from_mask,
@@ -123,7 +124,7 @@ class Estimator:
 
     def estimate(
         self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Sequence[SimilarityPose] = (),
-        view: View | None = None, is_followed: bool = False,
+        is_followed: bool = False,
     ) -> PoseEstimate:
         """The object's pose in the frame, looked for near a box.
 
@@ -132,13 +133,12 @@ class Estimator:
             box_xywh: about the object's box, pixels of the frame.
             model: the object.
             priors: believable poses (the last one, the predicted one), best first.
-            view: the one that the box looks like; else the nearest to the first prior, or the reference.
             is_followed: the object is known to be here: it may turn a side to the camera that was not seen before.
 
         Returns:
             An estimate; its pose is None, with the reason, when there are not enough points or matches for one.
         """
-        look = self._look(frame, box_xywh, view or model.nearest_view(priors[0].R_cam_obj if priors else None))
+        look = self._look(frame, box_xywh, [model.nearest_view(priors[0].R_cam_obj)] if priors else model.sights)
         estimate = self._from_mask(look, model, priors, is_followed)
         if model.cloud is None or estimate.confidence >= self.config.tracking.min_confidence:
             return estimate
@@ -157,13 +157,14 @@ class Estimator:
         again = self.estimate(frame, box_xywh, model, [estimate.pose])
         return again if again.confidence >= estimate.confidence else estimate
 
-    def _look(self, frame: RgbdFrame, box_xywh: BoxXywh, view: View) -> _Look:
-        """Crop, flow, features: all that costs time and does not depend on a pose."""
+    def _look(self, frame: RgbdFrame, box_xywh: BoxXywh, views: Sequence[View]) -> _Look:
+        """Crop, features, flow: all that costs time and does not depend on a pose; by the likest of the views."""
         square = square_box(box_xywh, self.config.matching.crop_margin)
         with self._timed("crop"):
             crop = crop_frame(frame.rgb, frame.depth_m, frame.K, square, self.flow.crop_side)
         with self._timed("features"):
             feature_crop, features = self.encode_features(frame, square)
+        view = max(views, key=lambda view: view.likeness(features))
         with self._timed("flow"):
             nocs_map = self.flow.predict(
                 crop, view.encoded, view.anchor_scale_m, features.features, self.config.model.steps
@@ -240,7 +241,7 @@ class Estimator:
     def _coloured(self, best: Registration, look: _Look, model: ObjectModel) -> Registration:
         """Moved to where the colours fit: of the nearest view, and of the oldest, whose pose has the least error."""
         R_cam_obj = best.pose.R_cam_obj
-        alike = [view for view in model.views if rotation_angle_deg(view.R_cam_obj, R_cam_obj) < COLOURS_DEG]
+        alike = [view for view in model.sights if rotation_angle_deg(view.R_cam_obj, R_cam_obj) < COLOURS_DEG]
         nearest = model.nearest_view(R_cam_obj)
         views = [view for view in alike if view is alike[0] or view is nearest]
         with self._timed("colours"):
@@ -291,8 +292,30 @@ class Estimator:
 
     def mask_as_in(self, frame: RgbdFrame, box_xywh: BoxXywh, view: View) -> BoolArray:
         """(H, W) bool: what the flow takes for the object near a box when it is shown this view of it."""
-        look = self._look(frame, box_xywh, view)
+        look = self._look(frame, box_xywh, [view])
         return paste(look.mask.astype(np.uint8), look.crop.A_crop_image, frame.size_wh, nearest=True) > 0
+
+    def make_model(
+        self, object_id: str, frame: RgbdFrame, mask: BoolArray, box_xywh: BoxXywh
+    ) -> ObjectModel:
+        """What one picture tells of an object; its scale and cloud are None where the depth shows no smooth surface.
+
+        Args:
+            object_id: its name.
+            frame: the picture; depth_m may be all zeros.
+            mask: (H, W) bool.
+            box_xywh: about the object, the mask's or a wider one.
+        """
+        view = self.make_view(frame, mask, box_xywh, None)
+        model = ObjectModel(object_id, [view], view.anchor_scale_m, None)
+        T_cam_obj = view.T_cam_obj
+        for _ in range(3):
+            box_xywh, mask = rolled_box(box_xywh, frame.size_wh[0]), np.ascontiguousarray(np.rot90(mask))
+            frame, T_rolled_cam = rolled(frame)
+            T_cam_obj = T_rolled_cam @ T_cam_obj
+            model.rolled.append(self.make_view(frame, mask, box_xywh, T_cam_obj))
+        model.rebuild_cloud()
+        return model
 
     def make_view(
         self, frame: RgbdFrame, mask: BoolArray, box_xywh: BoxXywh, T_cam_obj: Float64Array | None
@@ -312,15 +335,16 @@ class Estimator:
         has_depth = len(points_cam) >= MIN_POINTS
         m_per_pixel = float(np.median(points_cam[:, 2]) / frame.K[0, 0]) if has_depth else None
         anchor = anchored_frame(points_cam, R_ray_cam(crop.K_crop, self.flow.crop_side)[2]) if has_depth else None
-        T_obj_cam = invert(T_cam_obj if T_cam_obj is not None else (np.eye(4) if anchor is None else anchor.T_cam_obj))
-        nocs = None if anchor is None else coordinates(crop, invert(anchor.T_cam_obj)) / np.float32(anchor.scale_m)
+        T_cam_anchor = np.eye(4) if anchor is None else anchor.T_cam_obj
+        T_obj_cam = invert(T_cam_anchor if T_cam_obj is None else T_cam_obj)
+        nocs = None if anchor is None else coordinates(crop, invert(T_cam_anchor)) / np.float32(anchor.scale_m)
         feature_crop, features = self.encode_features(frame, square)
         feature_mask = crop_mask(mask, feature_crop)
         feature_points = coordinates(feature_crop, T_obj_cam)
         feature_points[~feature_mask] = np.nan
         coloured = colour_grid(mask_crop) & has_depth & (crop.depth_m > 0)
         return View(
-            T_cam_obj=invert(T_obj_cam), T_obj_anchor=np.eye(4) if anchor is None else T_obj_cam @ anchor.T_cam_obj,
+            T_cam_obj=invert(T_obj_cam), T_obj_anchor=T_obj_cam @ T_cam_anchor,
             anchor_scale_m=None if anchor is None else anchor.scale_m,
             encoded=self.flow.encode_view(crop, mask_crop, nocs, features.features),
             search=cache(partial(

@@ -14,7 +14,7 @@ from nocsfm_ros.geometry.camera import depth_at, project
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg, transform
 from nocsfm_ros.matching.backbone import FeatureMap
 from nocsfm_ros.matching.localiser import ReferenceFeatures
-from nocsfm_ros.matching.matcher import match_points
+from nocsfm_ros.matching.matcher import cell_mask, centred_cosine, match_points
 from nocsfm_ros.registration import ObjectCloud
 from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, ObjectCrop, SimilarityPose
 
@@ -93,6 +93,16 @@ class View:
         u, v = np.rint(pairs_view).astype(int).T
         return self.feature_points_obj[v, u].astype(np.float64), pairs_live, similarity
 
+    def likeness(self, features: FeatureMap) -> float:
+        """How alike another picture of the same size is, laid over this one cell by cell, [-1, 1].
+
+        Of a thing turned in the picture the features are much the same, but not in the same places.
+        """
+        inside = cell_mask(self.features, self.feature_mask)
+        if not inside.any():
+            return 0.0
+        return centred_cosine(self.features.features[inside], features.features[inside])
+
     def pose_from_anchor(self, anchor: SimilarityPose, scale_m: float) -> SimilarityPose:
         """The object's pose from that of this view's anchored frame."""
         T_cam_obj = anchor.T_cam_obj @ invert(self.T_obj_anchor)
@@ -112,6 +122,8 @@ class ObjectModel:
     Attributes:
         object_id: its name.
         views: reference, then keyframes.
+        rolled: the reference's picture turned by one to three quarters: the network knows views up to 90 degrees
+            apart, and a thing on a table lies any way round. They add nothing to what is remembered.
         scale_m: metres per unit of NOCS; None until a reference without depth has met its first live frame.
         cloud: all views' points together; None as long as scale_m is.
         T_obj_user: (4, 4) the user's own object frame -> object frame, or None.
@@ -123,14 +135,18 @@ class ObjectModel:
     scale_m: float | None
     cloud: ObjectCloud | None
     T_obj_user: Float64Array | None = None
+    rolled: list[View] = field(default_factory=list)
     size_m: Float64Array = field(default_factory=lambda: np.zeros(3))
     centre_m: Float64Array = field(default_factory=lambda: np.zeros(3))
 
-    def nearest_view(self, R_cam_obj: Float64Array | None) -> View:
-        """The view whose viewpoint is nearest; the reference when nothing is known of the rotation."""
-        if R_cam_obj is None:
-            return self.views[0]
-        return min(self.views, key=lambda view: rotation_angle_deg(view.R_cam_obj, R_cam_obj))
+    @property
+    def sights(self) -> list[View]:
+        """All pictures that a live one may look like: the reference, the same rolled, keyframes."""
+        return [*self.views[:1], *self.rolled, *self.views[1:]]
+
+    def nearest_view(self, R_cam_obj: Float64Array) -> View:
+        """The sight whose viewpoint is nearest."""
+        return min(self.sights, key=lambda view: rotation_angle_deg(view.R_cam_obj, R_cam_obj))
 
     def add_view(self, view: View) -> None:
         """Take a keyframe in and rebuild the cloud."""

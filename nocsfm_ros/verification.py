@@ -9,7 +9,7 @@ from nocsfm_ros.geometry.camera import depth_at, project
 from nocsfm_ros.geometry.crops import blurred, coordinates
 from nocsfm_ros.geometry.transforms import invert, transform
 from nocsfm_ros.matching.backbone import FeatureMap
-from nocsfm_ros.matching.matcher import cell_mask
+from nocsfm_ros.matching.matcher import cell_mask, centred_cosine, mean_cosine
 from nocsfm_ros.object_model import ObjectModel, View, depth_tolerance_m
 from nocsfm_ros.types import (
     BoolArray,
@@ -147,7 +147,7 @@ def pose_similarity(pose: SimilarityPose, view: View, crop: ObjectCrop, features
         inside &= (measured > 0) & (measured > points_cam[:, 2] - depth_tolerance_m(pose.scale_m))
         if inside.sum() >= MIN_CHECKED * per_cell:
             seen, live = reference[inside], features.features[cells[inside, 1], cells[inside, 0]]
-            return 0.5 * (_mean_cosine(seen, live) + _mean_cosine(seen - seen.mean(axis=0), live - live.mean(axis=0)))
+            return 0.5 * (mean_cosine(seen, live) + centred_cosine(seen, live))
         known_somewhere |= len(points_obj) >= MIN_CHECKED * per_cell
     return 0.0 if known_somewhere else None
 
@@ -224,11 +224,6 @@ def look_similarity(view: View, features: FeatureMap, mask: BoolArray) -> float:
         return 0.0
     parts = _best_cosine(seen - seen.mean(axis=0), live - live.mean(axis=0))
     return 0.5 * (_best_cosine(seen, live) + parts) - CHOICE_GAIN
-
-
-def _mean_cosine(a: Float32Array, b: Float32Array) -> float:
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-9)).mean())
 
 
 def _best_cosine(a: Float32Array, b: Float32Array) -> float:

@@ -10,6 +10,7 @@ import pytest
 
 from nocsfm_ros.config import Config
 from nocsfm_ros.estimator import MEMORY_SHIFT, MEMORY_TURN, Estimator, memory_covariance
+from nocsfm_ros.geometry.camera import rolled, rolled_box
 from nocsfm_ros.geometry.crops import box_from_mask
 from nocsfm_ros.masks import within_memory
 from nocsfm_ros.matching.backbone import FeatureMap
@@ -17,6 +18,10 @@ from nocsfm_ros.matching.localiser import encode_reference, part_around
 from nocsfm_ros.object_model import ObjectModel
 from nocsfm_ros.registration import ObjectCloud, Registration
 from nocsfm_ros.types import ObjectCrop, PoseEstimate, RgbdFrame, SimilarityPose, Uint8Array
+
+K = np.array([[300.0, 0, 63.5], [0, 300.0, 63.5], [0, 0, 1.0]])
+BLOCK = np.zeros((128, 128), bool)
+BLOCK[32:96, 48:80] = True
 
 
 class CountingBackbone:
@@ -67,10 +72,34 @@ def test_surface_answers_in_place_of_the_mask_only_where_it_is_believed(
         monkeypatch.setattr(Estimator, name, lambda *_, answer=answer: answer)
     nothing: Any = None
     estimator = Estimator(nothing, CountingBackbone(), Config())  # type: ignore[arg-type]
-    model = ObjectModel("thing", [nothing], 0.2, ObjectCloud(np.zeros((1, 3))))
+    view: Any = SimpleNamespace(R_cam_obj=np.eye(3))
+    model = ObjectModel("thing", [view], 0.2, ObjectCloud(np.zeros((1, 3))))
     frame = RgbdFrame(np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.float32), np.eye(3))
-    taken = estimator.estimate(frame, (0, 0, 1, 1), model, [pose], view=SimpleNamespace())  # type: ignore[arg-type]
+    taken = estimator.estimate(frame, (0, 0, 1, 1), model, [pose])  # type: ignore[arg-type]
     assert taken is (on_surface if is_taken else by_mask)
+
+
+def test_object_turned_by_quarters_is_seen_as_the_reference_turned_by_as_many() -> None:
+    random = np.random.default_rng(0)
+    frame = RgbdFrame(np.full((128, 128, 3), 60, np.uint8), np.full((128, 128), 0.6, np.float32), K)
+    prints = random.integers(0, 255, (8, 4, 3), np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    frame.rgb[BLOCK], frame.depth_m[BLOCK] = prints.reshape(-1, 3), 0.5
+    flow: Any = SimpleNamespace(
+        crop_side=128, encode_view=lambda *_: None,
+        predict=lambda *_: SimpleNamespace(mask_prob=np.ones((128, 128), np.float32)),
+    )
+    estimator = Estimator(flow, MeanColour(), Config())  # type: ignore[arg-type]
+    box_xywh = box_from_mask(BLOCK)
+    assert box_xywh is not None
+    model = estimator.make_model("block", frame, BLOCK, box_xywh)
+    assert model.views == model.sights[:1] and model.rolled == model.sights[1:] and model.cloud is not None
+    for view in model.sights:
+        assert view is estimator._look(frame, box_xywh, model.sights).view
+        assert view is model.nearest_view(view.R_cam_obj)
+        # the frame of its own coordinates is turned with the picture, the object's is not
+        np.testing.assert_allclose(sorted(view.points_obj[:, 2]), sorted(model.views[0].points_obj[:, 2]), atol=1e-4)
+        np.testing.assert_allclose(view.T_cam_obj @ view.T_obj_anchor, model.views[0].T_cam_obj, atol=1e-3)
+        frame, box_xywh = rolled(frame)[0], rolled_box(box_xywh, 128)
 
 
 def test_mask_ends_near_the_known_box_and_keeps_pixels_without_depth() -> None:

@@ -30,7 +30,6 @@ from nocsfm_ros.geometry.symmetry import nearest_symmetry
 from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg
 from nocsfm_ros.hypotheses import flow_pose, guessed_poses, match_pose
 from nocsfm_ros.masks import large_components, near_surface
-from nocsfm_ros.object_model import ObjectModel
 from nocsfm_ros.registration import object_points, refine
 from nocsfm_ros.types import (
     BoolArray,
@@ -100,9 +99,8 @@ class Case:
         self.mask = crop_mask(np.asarray(live["mask"]) > 0, self.crop)
         self.reference_frame, self.reference_mask = frame_of(reference), np.asarray(reference["mask"]) > 0
         box_xywh = whole_box(self.reference_frame.size_wh[0], self.margin)
-        self.view = estimator.make_view(self.reference_frame, self.reference_mask, box_xywh, None)
-        self.model = ObjectModel("test", [self.view], self.view.anchor_scale_m, None)
-        self.model.rebuild_cloud()
+        self.model = estimator.make_model("test", self.reference_frame, self.reference_mask, box_xywh)
+        self.view = self.model.views[0]
         begin = time.perf_counter()
         self.feature_crop, self.features = estimator.encode_features(self.frame, (-0.5, -0.5, *self.frame.size_wh))
         self.features_ms = _ms(begin)
@@ -252,17 +250,33 @@ def diffusion_rows(model: FlowModel) -> dict[str, Row]:
 
 
 def draw_pairs(views: ViewDataset, count: int, seed: int = 0, limit_deg: float = 90.0) -> list[tuple[int, int]]:
-    """Fixed (live row, reference row) pairs of one cluster, with the object well visible, view change up to a limit."""
+    """Fixed (live row, reference row) pairs of one cluster, with the object well visible, view change up to a limit.
+
+    Raises ConfigError where the views hold no such pair.
+    """
     random = np.random.default_rng(seed)
     clusters, visible = views.column("cluster"), views.column("visible")
     rows = np.arange(len(clusters))
+
+    def mates(live: int) -> npt.NDArray[np.intp]:
+        return np.flatnonzero(clusters == clusters[live])
+
+    def is_pair(live: int, reference: int) -> bool:
+        if live == reference or visible[reference] <= MIN_VISIBLE:
+            return False
+        return view_change_deg(views[live], views[reference]) <= limit_deg
+
+    if not any(is_pair(live, reference) for live in rows for reference in mates(live)):
+        raise ConfigError(
+            f"pairs of {len(rows)} views", got="none", mend="render more views of each object",
+            expected=f"{count} of one object up to {limit_deg:g} deg apart, over {MIN_VISIBLE:.0%} of the reference's "
+            "visible",
+        )
     pairs: list[tuple[int, int]] = []
     while len(pairs) < count:
         live = int(random.choice(rows))
-        reference = int(random.choice(np.flatnonzero(clusters == clusters[live])))
-        if live == reference or visible[reference] <= 0.8:
-            continue
-        if view_change_deg(views[live], views[reference]) <= limit_deg:
+        reference = int(random.choice(mates(live)))
+        if is_pair(live, reference):
             pairs.append((live, reference))
     return pairs
 

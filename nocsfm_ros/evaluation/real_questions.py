@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from nocsfm_ros.data.folders import PictureFolder, scene_folders
 from nocsfm_ros.data.nocs_frames import SYMMETRIC_CLASSES, NocsFrame, NocsFrames, NocsInstance
 from nocsfm_ros.data.single_frames import SeenObject, SingleFrame, read_arc2017, read_dexycb, read_posecnn_demo
 from nocsfm_ros.errors import ConfigError, FrameError
+from nocsfm_ros.geometry.camera import rolled
 from nocsfm_ros.training.dataset_import import MIN_INLIERS, instance_pose
 from nocsfm_ros.types import BoolArray, Float64Array, Reference, RgbdFrame
 
@@ -70,7 +71,9 @@ class Question:
 
 
 def questions_of(folder: Path, set_name: str, count: int) -> Iterator[Question]:
-    """All questions of one of SETS in its folder (cup129 asks none: it is followed); of hots118 `count` drawn ones.
+    """All questions of one of SETS in its folder (cup129 asks none: it is followed).
+
+    Of hots118 `count` drawn ones; the first half of them again with the frame turned by quarters.
 
     Raises:
         ConfigError, FrameError: files that cannot be used.
@@ -80,8 +83,21 @@ def questions_of(folder: Path, set_name: str, count: int) -> Iterator[Question]:
         yield from _same_class_of_nocs(folder)
     elif set_name == "hots118":
         yield from _hots(folder, count)
+        for number, question in enumerate(_hots(folder, count // 2)):
+            yield rolled_question(question, 1 + number // 3 % 3)
     elif set_name == "single_frames":
         yield from _single_frames(folder)
+
+
+def rolled_question(question: Question, quarters: int) -> Question:
+    """The same, asked of the frame turned in its plane; quarters to the left."""
+    frame, mask, T_cam_obj = question.frame, question.mask, question.T_cam_obj
+    for _ in range(quarters):
+        frame, T_rolled_cam = rolled(frame)
+        mask = None if mask is None else np.ascontiguousarray(np.rot90(mask))
+        T_cam_obj = None if T_cam_obj is None else T_rolled_cam @ T_cam_obj
+    task, name = f"{question.task}, turned", f"{question.frame_name} turned {90 * quarters} deg"
+    return replace(question, task=task, frame=frame, frame_name=name, mask=mask, T_cam_obj=T_cam_obj)
 
 
 def left_out(root: Path) -> list[str]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from nocsfm_ros.errors import ShapeError
-from nocsfm_ros.types import BoolArray, Float32Array, Float64Array
+from nocsfm_ros.types import BoolArray, BoxXywh, Float32Array, Float64Array, RgbdFrame
+
+# (x, y) -> (y, -x), of pixels and of the camera's axes alike: what np.rot90 does to a picture
+_QUARTER_TURN = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 
 
 def backproject(
@@ -53,3 +58,18 @@ def pixel_rays(size_wh: tuple[int, int], K: Float64Array) -> Float64Array:
     """(H, W, 3) the viewing ray of every pixel centre, z = 1: times the depth it is the point."""
     v, u = np.mgrid[: size_wh[1], : size_wh[0]]
     return np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones(u.shape)], axis=-1)
+
+
+def rolled(frame: RgbdFrame) -> tuple[RgbdFrame, Float64Array]:
+    """What the camera sees after a quarter turn about its axis: the picture as by np.rot90, and T_rolled_cam (4, 4)."""
+    A = _QUARTER_TURN + np.array([[0, 0, 0], [0, 0, frame.size_wh[0] - 1], [0, 0, 0]])
+    T_rolled_cam = np.eye(4)
+    T_rolled_cam[:3, :3] = _QUARTER_TURN
+    rgb, depth_m = np.ascontiguousarray(np.rot90(frame.rgb)), np.ascontiguousarray(np.rot90(frame.depth_m))
+    return replace(frame, rgb=rgb, depth_m=depth_m, K=A @ frame.K @ _QUARTER_TURN.T), T_rolled_cam
+
+
+def rolled_box(box_xywh: BoxXywh, width: int) -> BoxXywh:
+    """A box of a picture `width` pixels wide, in the picture that `rolled` makes of it."""
+    x, y, w, h = box_xywh
+    return y, width - 1 - x - w, h, w

@@ -39,13 +39,11 @@ class Candidate:
     Attributes:
         box_xywh, centre_uv: in pixels of the frame.
         score: higher is better.
-        reference: index of the reference that it looks like.
     """
 
     box_xywh: BoxXywh
     score: float
     centre_uv: tuple[float, float]
-    reference: int
 
 
 @dataclass(frozen=True)
@@ -207,10 +205,10 @@ def find_candidates(
     """
     frame = encoded.features
     windows: list[_Window] = []
-    for index, reference in enumerate(references):
+    for reference in references:
         similarity = similarity_map(reference.features, frame.features)
         if similarity.max() >= config.similarity_threshold:
-            windows += _windows(similarity, reference, index, encoded)
+            windows += _windows(similarity, reference, encoded)
     if not windows:
         return []
     candidates: list[Candidate] = []
@@ -247,19 +245,18 @@ class _Window:
     scores: Float32Array
     size_hw: tuple[float, float]
     similarity: Float32Array
-    reference: int
     is_known_size: bool
 
 
 def _windows(
-    similarity: Float32Array, reference: ReferenceFeatures, index: int, encoded: EncodedFrame
+    similarity: Float32Array, reference: ReferenceFeatures, encoded: EncodedFrame
 ) -> list[_Window]:
     """Windows of the reference's aspect slid over the similarity map: of all sizes, or of those that depth allows."""
     width, height = reference.box_xywh[2:]
     aspect, stride = width / height, encoded.features.stride
     if reference.side_m is None or encoded.pixels_per_m is None:
         sizes = [_window_size(side / stride, aspect) for side in WINDOW_SIDES]
-        return [_Window(_scores(similarity, size), size, similarity, index, False) for size in sizes]
+        return [_Window(_scores(similarity, size), size, similarity, False) for size in sizes]
     # nearer than the largest window it fills the picture; where it would be smaller than the smallest it is not seen
     expected = np.minimum(reference.side_m * encoded.pixels_per_m, KNOWN_SIDES[-1])
     windows = []
@@ -268,7 +265,7 @@ def _windows(
         if is_possible.any():
             size = _window_size(side / stride, aspect)
             scores = np.where(is_possible, _scores(similarity, size), -np.inf)
-            windows.append(_Window(scores.astype(np.float32), size, similarity, index, True))
+            windows.append(_Window(scores.astype(np.float32), size, similarity, True))
     return windows
 
 
@@ -324,7 +321,6 @@ def _candidate(
         ((x + 0.5) * cell - 0.5, (y + 0.5) * cell - 0.5, w * cell, h * cell),
         float(window.scores[peak]),
         (float((column + 0.5) * cell - 0.5), float((row + 0.5) * cell - 0.5)),
-        window.reference,
     )
 
 

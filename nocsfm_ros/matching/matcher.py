@@ -52,6 +52,17 @@ def mutual_nearest_neighbours(a: Float32Array, b: Float32Array) -> tuple[npt.NDA
     return pairs, similarity[pairs[:, 0], pairs[:, 1]]
 
 
+def mean_cosine(a: Float32Array, b: Float32Array) -> float:
+    """Mean cosine of the rows of (N, C) and (N, C), each with its own in the other."""
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-9)).mean())
+
+
+def centred_cosine(a: Float32Array, b: Float32Array) -> float:
+    """The same after each side's own mean is taken out: not what kind of thing it is, but where its parts are."""
+    return mean_cosine(a - a.mean(axis=0), b - b.mean(axis=0))
+
+
 def match_points(
     features_ref: FeatureMap,
     mask_ref: BoolArray,

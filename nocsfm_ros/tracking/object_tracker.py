@@ -99,20 +99,17 @@ class ObjectTracker:
     def _search(self, frame: RgbdFrame) -> PoseEstimate:
         """Look at some candidates of the whole frame, best first, and keep the one most like the object.
 
-        Candidates look like any remembered view; a lost object is also looked for where it was last. A video has
-        another frame soon: what this one leaves unseen, the next one looks at. A believable candidate does not end the
-        search: it may be the double of the object, which comes next.
+        Candidates look like any remembered view, or like the reference any way round; a lost object is also looked for
+        where it was last. A video has another frame soon: what this one leaves unseen, the next one looks at. A
+        believable candidate does not end the search: it may be the double of the object, which comes next.
         """
         encoded = self.estimator.encode_frame(frame)
-        views = self.model.views
-        candidates = find_candidates(encoded, [view.search() for view in views], self.config.matching)
+        sought = [view.search() for view in self.model.sights]
+        candidates = find_candidates(encoded, sought, self.config.matching)
         share = self.config.matching.candidates_per_frame
         first = self.next_candidate if self.next_candidate < len(candidates) else 0
         candidates, self.next_candidate = candidates[first : first + share], first + share
-        looks = [
-            self.estimator.estimate(frame, candidate.box_xywh, self.model, view=views[candidate.reference])
-            for candidate in candidates
-        ]
+        looks = [self.estimator.estimate(frame, candidate.box_xywh, self.model) for candidate in candidates]
         if self.state is TrackState.LOST and self.last is not None:
             box_xywh = self._projected_box(self.last, frame)
             if box_xywh is not None:

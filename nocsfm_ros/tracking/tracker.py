@@ -21,7 +21,6 @@ from nocsfm_ros.geometry.crops import box_from_mask
 from nocsfm_ros.geometry.transforms import invert
 from nocsfm_ros.matching.backbone import load_backbone
 from nocsfm_ros.matching.search_head import load_search_backbone
-from nocsfm_ros.object_model import ObjectModel
 from nocsfm_ros.tracking.object_tracker import ObjectTracker, is_same_place, likeness
 from nocsfm_ros.tracking.reference import MIN_FOREGROUND
 from nocsfm_ros.types import Float64Array, PoseEstimate, Reference, RgbdFrame, Track, TrackState
@@ -75,26 +74,21 @@ class Tracker:
                 expected=f"at least {MIN_FOREGROUND}", mend="give a mask or box that covers the object",
             )
         frame = _reference_frame(reference)
-        view = self.estimator.make_view(frame, reference.mask, box_xywh, None)
-        if reference.depth_m is not None and (view.anchor_scale_m or 0.0) < MIN_SCALE_M:
+        model = self.estimator.make_model(reference.object_id, frame, reference.mask, box_xywh)
+        if reference.depth_m is not None and (model.scale_m or 0.0) < MIN_SCALE_M:
             raise ConfigError(
                 f"reference depth of {reference.object_id!r}",
-                got="no smooth surface" if view.anchor_scale_m is None else "an object of a few millimetres",
+                got="no smooth surface" if model.scale_m is None else "an object of a few millimetres",
                 expected=f"the object's surface in metres, a scale of {MIN_SCALE_M:g} m or more",
                 mend="check the unit (16UC1 is mm, 32FC1 is m) and the mask, or leave the depth out",
             )
-        T_obj_user = None
         if reference.T_cam_user is not None:
-            if view.anchor_scale_m is None:
+            if model.scale_m is None:
                 raise ConfigError(
                     f"reference of {reference.object_id!r}", got="an object pose without depth on the object",
                     expected="depth and camera with it", mend="give the reference's depth, or leave the pose out",
                 )
-            T_obj_user = invert(view.T_cam_obj) @ reference.T_cam_user
-        model = ObjectModel(
-            reference.object_id, [view], scale_m=view.anchor_scale_m, cloud=None, T_obj_user=T_obj_user,
-        )
-        model.rebuild_cloud()
+            model.T_obj_user = invert(model.views[0].T_cam_obj) @ reference.T_cam_user
         self.objects[reference.object_id] = ObjectTracker(model, self.estimator, self.config)
         return ReferenceReport(reference.object_id, foreground, model.size_m, model.scale_m or 0.0)
 

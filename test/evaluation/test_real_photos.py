@@ -18,7 +18,8 @@ from scipy.spatial.transform import Rotation
 from nocsfm_ros.data.pictures import read_rgb
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.evaluation.real_photos import answer, evaluate_real, judge, markdown_table
-from nocsfm_ros.evaluation.real_questions import Question, There, questions_of
+from nocsfm_ros.evaluation.real_questions import Question, There, questions_of, rolled_question
+from nocsfm_ros.geometry.camera import project
 from nocsfm_ros.types import BoolArray, PoseEstimate, Reference, RgbdFrame, SimilarityPose, Track, TrackState
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -34,7 +35,7 @@ def track_of(mask: BoolArray, T_cam_user: npt.NDArray[np.float64] | None, reason
 
 
 class ScriptedTracker:
-    """Answers with what it was given as the reference: its mask and pose; refuses in frames of `gone`."""
+    """Answers with what it was given as the reference, its mask and pose, lying or not; refuses in frames of `gone`."""
 
     def __init__(self, gone: tuple[int, ...] = ()) -> None:
         self.gone, self.frame = gone, -1
@@ -51,7 +52,8 @@ class ScriptedTracker:
         self.frame += 1
         (reference,) = self.references
         T = pose((0, 0, 0), (0, 0, 0.5)) if reference.T_cam_user is None else reference.T_cam_user
-        return [track_of(reference.mask, None if self.frame in self.gone else T, "nothing like it")]
+        mask = reference.mask if reference.mask.shape == frame.depth_m.shape else np.rot90(reference.mask)
+        return [track_of(mask, None if self.frame in self.gone else T, "nothing like it")]
 
 
 class StrictTracker(ScriptedTracker):
@@ -106,7 +108,7 @@ def test_true_pose_of_nocs_questions_is_that_of_the_coordinate_map(tmp_path: Pat
 
 
 def test_hots_asks_two_thirds_with_the_object_and_a_third_without(tmp_path: Path) -> None:
-    asked = list(questions_of(hots_folder(tmp_path), "hots118", 30))
+    asked = list(questions_of(hots_folder(tmp_path), "hots118", 30))[:30]
     assert [q.there for q in asked] == [There.YES, There.YES, There.NO] * 10
     for q in asked:
         assert q.reference_name != q.frame_name
@@ -120,6 +122,32 @@ def test_hots_asks_the_same_questions_every_time(tmp_path: Path) -> None:
     folder = hots_folder(tmp_path)
     first, second = ([(q.object_name, q.frame_name) for q in questions_of(folder, "hots118", 12)] for _ in range(2))
     assert first == second
+
+
+def test_hots_asks_the_first_half_again_in_frames_turned_by_quarters(tmp_path: Path) -> None:
+    asked = list(questions_of(hots_folder(tmp_path), "hots118", 18))
+    assert len(asked) == 27 and {q.task for q in asked[18:]} == {"another frame, turned"}
+    for number, (upright, turned) in enumerate(zip(asked[:9], asked[18:], strict=True)):
+        quarters = 1 + number // 3
+        assert turned.frame_name == f"{upright.frame_name} turned {90 * quarters} deg"
+        assert turned.object_name == upright.object_name and turned.there is upright.there
+        np.testing.assert_array_equal(turned.frame.depth_m, np.rot90(upright.frame.depth_m, quarters))
+        if upright.mask is not None:
+            np.testing.assert_array_equal(turned.mask, np.rot90(upright.mask, quarters))
+
+
+def test_pose_of_a_turned_question_shows_the_object_where_its_mask_is(question: Question) -> None:
+    turned = rolled_question(replace(question, mask=square(65, 45), T_cam_obj=pose((0, 0, 0), (0.0, 0.0, 0.5))), 3)
+    assert turned.T_cam_obj is not None and turned.mask is not None
+    (u, v), (rows, columns) = project(turned.T_cam_obj[None, :3, 3], turned.frame.K)[0], np.nonzero(turned.mask)
+    assert (u, v) == pytest.approx((columns.mean(), rows.mean()), abs=1)
+    upright = Rotation.from_euler("z", 90, degrees=True).as_matrix()
+    np.testing.assert_allclose(turned.T_cam_obj[:3, :3], upright, atol=1e-9)
+
+
+def test_find_is_on_a_thing_whose_middle_is_empty(question: Question) -> None:
+    ring = square(40, 40) & ~square(44, 44, 22)
+    assert judge(replace(question, mask=ring), track_of(ring, pose((0, 0, 0), (0, 0, 0.5))))["answer"] == "found"
 
 
 def test_find_on_the_object_is_right_and_its_errors_are_measured(question: Question) -> None:
@@ -170,6 +198,7 @@ def test_every_question_is_put_to_a_tracker_that_knows_one_reference(tmp_path: P
     answers = [(r["task"], r["answer"]) for r in results["questions"]]
     assert answers[:4] == [("same frame", "found")] * 4  # it answers with the reference's own mask and pose
     assert [a for task, a in answers if task == "another frame"] == ["found", "found", "false find"] * 2
+    assert sum(task == "another frame, turned" for task, _ in answers) == 3
     errors = [r["rot_err_deg"] for r in results["questions"][:4]]
     assert errors == pytest.approx([0] * 4, abs=0.1)
     assert results["left_out"] == ["single_frames: no such folder", "cup129: no such folder"]

@@ -36,7 +36,6 @@ class ScriptedEstimator:
     def __init__(self) -> None:
         self.script: list[tuple[SimilarityPose | None, float]] = []
         self.asked: list[Sequence[SimilarityPose]] = []
-        self.views: list[View | None] = []
         self.new_share = 0.0
         self.reference_mask = MASK
         self.kept: list[Any] = []
@@ -46,10 +45,9 @@ class ScriptedEstimator:
 
     def estimate(
         self, frame: RgbdFrame, box_xywh: BoxXywh, model: ObjectModel, priors: Sequence[SimilarityPose] = (),
-        view: View | None = None, is_followed: bool = False,
+        is_followed: bool = False,
     ) -> PoseEstimate:
         self.asked.append(priors)
-        self.views.append(view)
         pose, confidence = self.script.pop(0)
         crop: Any = SimpleNamespace()
         return PoseEstimate(pose, MASK, np.zeros((HEIGHT, WIDTH, 3), np.float32), crop, confidence=confidence,
@@ -89,7 +87,7 @@ def estimator() -> ScriptedEstimator:
 
 @pytest.fixture
 def tracker(estimator: ScriptedEstimator, monkeypatch: pytest.MonkeyPatch) -> ObjectTracker:
-    candidate = SimpleNamespace(box_xywh=(20.0, 15.0, 20.0, 20.0), reference=0)
+    candidate = SimpleNamespace(box_xywh=(20.0, 15.0, 20.0, 20.0))
     monkeypatch.setattr(object_tracker, "find_candidates", lambda *_: [candidate])
     model = ObjectModel("mug", [_view(pose_at().T_cam_obj)], 0.2, None)
     model.rebuild_cloud()
@@ -156,7 +154,7 @@ def test_reference_without_depth_must_be_surer(tracker: ObjectTracker, estimator
 def test_search_looks_at_the_next_candidates_in_the_next_frame(
     tracker: ObjectTracker, estimator: ScriptedEstimator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    candidates = [SimpleNamespace(box_xywh=(float(n), 15.0, 20.0, 20.0), reference=0) for n in range(5)]
+    candidates = [SimpleNamespace(box_xywh=(float(n), 15.0, 20.0, 20.0)) for n in range(5)]
     counts = iter([5, 4, 5, 2, 3])
     monkeypatch.setattr(object_tracker, "find_candidates", lambda *_: candidates[: next(counts)])
     seen: list[float] = []
@@ -201,8 +199,9 @@ def test_lost_object_is_looked_for_as_any_remembered_view_and_where_it_was_last(
     for number in range(1, 4):  # a keyframe, then lost
         tracker.update(frame_at(number))
     assert tracker.state is TrackState.LOST and len(tracker.model.views) == 2
-    candidate = SimpleNamespace(box_xywh=(20.0, 15.0, 20.0, 20.0), reference=1)
+    candidate = SimpleNamespace(box_xywh=(20.0, 15.0, 20.0, 20.0))
     searched: list[int] = []
+    tracker.model.rolled = [_view(np.eye(4))] * 3
 
     def found(_: Any, references: Any, __: Any) -> list[Any]:
         searched.append(len(references))
@@ -211,7 +210,7 @@ def test_lost_object_is_looked_for_as_any_remembered_view_and_where_it_was_last(
     monkeypatch.setattr(object_tracker, "find_candidates", found)
     estimator.script += [(None, 0.0), (pose_at(0.0, 25), 0.9)]
     assert tracker.update(frame_at(4)).state is TrackState.TRACKING
-    assert searched == [2] and estimator.views[-2:] == [tracker.model.views[1], None]
+    assert searched == [5] and estimator.asked[-2] == ()
     (last,) = estimator.asked[-1]
     np.testing.assert_allclose(last.R_cam_obj, pose_at(0.0, 20).R_cam_obj)
 
@@ -395,7 +394,7 @@ class Scene:
 
 @pytest.fixture
 def four(monkeypatch: pytest.MonkeyPatch) -> tuple[Tracker, Scene]:
-    candidate = SimpleNamespace(box_xywh=(20.0, 15.0, 20.0, 20.0), reference=0)
+    candidate = SimpleNamespace(box_xywh=(20.0, 15.0, 20.0, 20.0))
     monkeypatch.setattr(object_tracker, "find_candidates", lambda *_: [candidate])
     scene: Any = Scene()
     followed = Tracker(scene, Config())
@@ -499,7 +498,7 @@ class Doubles(Scene):
 
 def columns_of(colours: dict[str, dict[int, float]], monkeypatch: pytest.MonkeyPatch, per_frame: int) -> list[int]:
     """Where each of the objects is seen in one frame in which all are searched, column 5 being the best candidate."""
-    candidates = [SimpleNamespace(box_xywh=(float(column), 20.0, 6.0, 6.0), reference=0) for column in (5, 50)]
+    candidates = [SimpleNamespace(box_xywh=(float(column), 20.0, 6.0, 6.0)) for column in (5, 50)]
     monkeypatch.setattr(object_tracker, "find_candidates", lambda *_: candidates)
     scene: Any = Doubles(colours)
     config = replace(Config(), matching=replace(Config().matching, candidates_per_frame=per_frame))

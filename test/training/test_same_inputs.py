@@ -114,7 +114,7 @@ def test_network_sees_the_same_in_training_and_in_use(estimator: Estimator) -> N
     inner = SIDE / margin
     box_xywh = ((SIDE - inner) / 2 - 0.5, (SIDE - inner) / 2 - 0.5, inner, inner)
     view = estimator.make_view(reference, views.views[0]["mask"] > 0, box_xywh, None)
-    estimator._look(live, box_xywh, view)
+    estimator._look(live, box_xywh, [view])
     seen = RecordingNetwork.seen
     torch.testing.assert_close(seen["live_context"], batch.live_context)
     torch.testing.assert_close(seen["reference_context"], batch.reference_context)
