@@ -324,16 +324,17 @@ def _run_evaluate(options: argparse.Namespace) -> None:
 
 def _run_evaluate_tracking(options: argparse.Namespace) -> None:
     from nocsfm_ros.checkpoints import weights_folder
+    from nocsfm_ros.config import Config
     from nocsfm_ros.evaluation.evaluate import describe_machine, weights_sha256
     from nocsfm_ros.evaluation.tracking import evaluate_tracking
     from nocsfm_ros.evaluation.tracking_metrics import tracking_table
     from nocsfm_ros.tracking.offline_command import config_from_options
 
-    config = config_from_options(options.config, options.settings)
+    config = config_from_options(options.config, options.settings, Config())
     command = f"nocsfm evaluate-tracking --videos {options.videos} --rows {options.rows} --workers {options.workers}"
-    limit = [f"--per-kind {options.per_kind}"] if options.per_kind else []
+    command += f" --per-kind {options.per_kind}" if options.per_kind else ""
     facts = {
-        "command": " ".join([command, *limit, *(f"--set {setting}" for setting in options.settings)]),
+        "command": command + _settings_given(options),
         "machine": describe_machine(), "weights_sha256": weights_sha256(weights_folder(config.model.weights)),
     }
     metrics = evaluate_tracking(
@@ -353,15 +354,24 @@ def _run_real(options: argparse.Namespace) -> None:
     from nocsfm_ros.checkpoints import weights_folder
     from nocsfm_ros.evaluation.evaluate import describe_machine, weights_sha256
     from nocsfm_ros.evaluation.real_photos import evaluate_real, markdown_table
-    from nocsfm_ros.tracking.offline_command import config_from_options
+    from nocsfm_ros.tracking.offline_command import config_from_options, patient_config
     from nocsfm_ros.tracking.tracker import build_tracker
 
-    config = config_from_options(options.config, options.settings)
+    config = config_from_options(options.config, options.settings, patient_config())
     tracker = build_tracker(config)
-    facts = {"machine": describe_machine(), "weights_sha256": weights_sha256(weights_folder(config.model.weights))}
+    facts = {
+        "command": f"nocsfm real {options.source} --questions {options.questions}" + _settings_given(options),
+        "machine": describe_machine(), "weights_sha256": weights_sha256(weights_folder(config.model.weights)),
+    }
     logging.getLogger("nocsfm_ros.tracking.reference").setLevel(logging.WARNING)  # a line per question says nothing
     report = partial(print, flush=True)
     print(markdown_table(evaluate_real(options.source, tracker, options.out, facts, report, options.questions)))
+
+
+def _settings_given(options: argparse.Namespace) -> str:
+    """The end of the recorded command."""
+    file = f" --config {options.config}" if options.config else ""
+    return file + "".join(f" --set {setting}" for setting in options.settings)
 
 
 def _box(text: str) -> tuple[float, float, float, float]:

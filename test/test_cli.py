@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from nocsfm_ros import cli
+from nocsfm_ros.config import Config
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.tracking.offline_command import config_from_options
 from nocsfm_ros.types import PoseEstimate, Reference, RgbdFrame, SimilarityPose, Track, TrackState
@@ -254,10 +255,10 @@ def test_evaluate_without_data_looks_for_the_splits_folder_and_says_how_to_make_
 
 def test_config_from_options_file_then_settings(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("tracking: {lost_after: 9, max_keyframes: 3}\n")
-    config = config_from_options(tmp_path / "c.yaml", ["tracking.lost_after=11", "model.device=cpu"])
+    config = config_from_options(tmp_path / "c.yaml", ["tracking.lost_after=11", "model.device=cpu"], Config())
     assert (config.tracking.lost_after, config.tracking.max_keyframes, config.model.device) == (11, 3, "cpu")
     with pytest.raises(ConfigError, match=r"a.b \(unknown\).*tracking.lost_after"):
-        config_from_options(None, ["tracking.lost_after=many", "a.b=1"])
+        config_from_options(None, ["tracking.lost_after=many", "a.b=1"], Config())
 
 
 def test_module_help_does_not_load_torch() -> None:

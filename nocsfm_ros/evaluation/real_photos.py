@@ -120,7 +120,7 @@ def judge(question: Question, track: Track | None) -> dict[str, Any]:
     errors: dict[str, float | None] = {"mask_iou": None, "rot_err_deg": None, "trans_err_m": None}
     is_on_it = False
     if track is not None and question.mask is not None:
-        is_on_it = _centre_is_inside(track.estimate.mask, question.mask)
+        is_on_it = _is_mostly_inside(track.estimate.mask, question.mask)
         errors["mask_iou"] = round(iou(track.estimate.mask, question.mask), 3)
     if T_cam_obj is not None and question.T_cam_obj is not None and is_on_it:
         R, R_true = T_cam_obj[:3, :3], question.T_cam_obj[:3, :3]
@@ -193,12 +193,9 @@ def _words(record: Mapping[str, Any]) -> list[str]:
     return [record["answer"].upper(), f"there: {record['there']}", *facts]
 
 
-def _centre_is_inside(mask: BoolArray, true_mask: BoolArray) -> bool:
-    """Whether the centre of a mask lies on the true one."""
-    if not mask.any():
-        return False
-    row, column = (int(round(float(pixels.mean()))) for pixels in np.nonzero(mask))
-    return bool(true_mask[row, column])
+def _is_mostly_inside(mask: BoolArray, true_mask: BoolArray) -> bool:
+    """Whether half of a mask or more lies on the true one; its centre does not, of a bowl seen from above."""
+    return bool(mask.any()) and float(true_mask[mask].mean()) >= 0.5
 
 
 def _follow_cup(folder: Path, tracker: PhotoTracker, picture: Path) -> dict[str, Any]:
@@ -219,11 +216,13 @@ def _follow_cup(folder: Path, tracker: PhotoTracker, picture: Path) -> dict[str,
         posed.append(track.T_cam_user is not None)
         if index % CUP_SHOWN == 0:
             overlays.append((overlay(frame.rgb, [track], frame.K), source.name(index)))
+    if not overlays:
+        raise FrameError(f"pictures of {folder}", got=f"{len(dropped)} that cannot be used", expected="RGB-D frames")
     pictures, names = zip(*overlays, strict=True)
     write_png(grid(pictures, names, 4, CUP_CELL_WH), picture)
     changes = np.diff(np.array(posed, dtype=int))
     return {
         "reference": source.name(start), "frames": len(source), "dropped": dropped, "posed": sum(posed),
-        "losses": int((changes < 0).sum()), "finds_again": int((changes > 0).sum()) - (not posed[0]),
+        "losses": int((changes < 0).sum()), "finds_again": max(int((changes > 0).sum()) - (not posed[0]), 0),
         "posed_by_frame": [int(value) for value in posed],
     }

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.spatial.distance import pdist
 from scipy.spatial.transform import Rotation
 
 from nocsfm_ros.config import Config
@@ -47,10 +48,10 @@ FRAMES_NAME = "frames.jsonl"
 
 @dataclass(frozen=True)
 class VideoObject:
-    """What is true of a video's object: points (N, 3) of its surface and diagonal, metres; symmetry about y."""
+    """What is true of a video's object: points (N, 3) of its surface and diameter, metres; symmetry about y."""
 
     points_m: Float64Array
-    diagonal_m: float
+    diameter_m: float
     symmetry: int
 
 
@@ -172,7 +173,7 @@ def _chain(tracker: Tracker, frame: RgbdFrame, track: Track) -> None:
     view = tracker.estimator.make_view(frame, mask, box_xywh, pose.T_cam_obj)
     if view.anchor_scale_m is None:
         return
-    model.views = [view]
+    model.views, model.rolled = [view], []
     model.rebuild_cloud()
 
 
@@ -185,7 +186,7 @@ def score_track(
     seen = TrackedFrame(
         video=track.object_id, row=row, time_s=(truth.stamp_ns - start_ns) * 1e-9, visible_fraction=visible_fraction,
         is_tracking=track.state is TrackState.TRACKING, confidence=track.estimate.confidence, ms=ms,
-        diagonal_m=thing.diagonal_m, reason=track.estimate.reason,
+        diameter_m=thing.diameter_m, reason=track.estimate.reason,
         mask_iou=iou if visible_fraction >= VISIBLE_FRACTION else None,
     )
     T_est, estimate = track.T_cam_user, track.estimate
@@ -222,4 +223,4 @@ def read_object(folder: Path) -> VideoObject:
     """Of a video's folder."""
     facts = json.loads((folder / OBJECT_NAME).read_text(encoding="utf-8"))
     points_m = np.load(folder / POINTS_NAME).astype(np.float64)
-    return VideoObject(points_m, float(facts["diagonal_m"]), int(facts["symmetry"]))
+    return VideoObject(points_m, float(pdist(points_m).max()), int(facts["symmetry"]))

@@ -47,7 +47,7 @@ class TrackedFrame:
         video, row: which.
         time_s: since the video's first frame.
         visible_fraction: [0, 1] of the silhouette.
-        diagonal_m: size of the object.
+        diameter_m: of the object: the largest distance between two of its points.
         is_tracking, has_pose, confidence, ms, reason: what the tracker said, and how long it took.
         mask_iou: of visible frames.
         rot_err_deg, trans_err_m, add_m, adds_m: errors.
@@ -59,7 +59,7 @@ class TrackedFrame:
     row: str
     time_s: float
     visible_fraction: float
-    diagonal_m: float
+    diameter_m: float
     is_tracking: bool
     confidence: float
     ms: float
@@ -97,7 +97,7 @@ class TrackedFrame:
     @property
     def is_wrong_object(self) -> bool:
         """There is a pose, and it is of something else."""
-        return self.has_pose and (self.is_gone or self.trans_err_m > self.diagonal_m / 2)
+        return self.has_pose and (self.is_gone or self.trans_err_m > self.diameter_m / 2)
 
 
 def summarise_tracking(frames: Sequence[TrackedFrame]) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def _accuracies(frames: Sequence[TrackedFrame]) -> dict[str, Any]:
     return {
         "frames": len(frames), "visible": len(visible),
         **{name: _percent([frame.is_within(name) for frame in visible]) for name in LIMITS},
-        "add": _percent([frame.add_m < ADD_DIAMETERS * frame.diagonal_m for frame in visible]),
+        "add": _percent([frame.add_m < ADD_DIAMETERS * frame.diameter_m for frame in visible]),
         "adds_auc": round(100 * area_under_curve(adds, ADDS_LIMIT_M), 1) if len(adds) else None,
         "mask_iou": round(float(np.mean(ious)), 3) if ious else None,
     }

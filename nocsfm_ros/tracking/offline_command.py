@@ -27,7 +27,7 @@ def run_track(options: argparse.Namespace) -> None:
         ConfigError, FrameError, CheckpointError: for people.
         KeyboardInterrupt: after saying how far it got.
     """
-    config = config_from_options(options.config, options.settings)
+    config = config_from_options(options.config, options.settings, patient_config())
     source = open_source(options.source, options.image_topic, options.depth_topic, options.info_topic)
     print(f"{options.source}: {len(source)} frames" + "".join(f"; {note}" for note in source.notes))
     indices = range(len(source))[options.start : options.stop : options.stride]
@@ -58,14 +58,15 @@ def run_track(options: argparse.Namespace) -> None:
         _print_report(report, options.out)
 
 
-def config_from_options(path: Path | None, settings: Sequence[str]) -> Config:
-    """Defaults, then the YAML file, then KEY=VALUE settings. Raises ConfigError naming every bad key.
-
-    One default is not the node's: recorded frames do not run away, so every candidate of a frame is looked at.
-    """
+def patient_config() -> Config:
+    """The node's defaults but one: recorded frames do not run away, so every candidate of a frame is looked at."""
     highest = {key: tunable.high for key, _, tunable in iterate_tunables(Config())}["matching.candidates_per_frame"]
-    patient = replace_values(Config(), {"matching.candidates_per_frame": int(highest or 1)})
-    config = patient if path is None else load_config(path, patient)
+    return replace_values(Config(), {"matching.candidates_per_frame": int(highest or 1)})
+
+
+def config_from_options(path: Path | None, settings: Sequence[str], defaults: Config) -> Config:
+    """Defaults, then the YAML file, then KEY=VALUE settings. Raises ConfigError naming every bad key."""
+    config = defaults if path is None else load_config(path, defaults)
     malformed = [text for text in settings if "=" not in text]
     if malformed:
         raise ConfigError(

@@ -15,7 +15,7 @@ from nocsfm_ros.evaluation.tracking_plots import plot_calibration, plot_errors_o
 
 def tracked(index: int, visible: float = 1.0, error_deg: float | None = 1.0, **changes: Any) -> TrackedFrame:
     facts: dict[str, Any] = {
-        "video": "slow_0", "row": "product", "time_s": index / RATE_HZ, "visible_fraction": visible, "diagonal_m": 0.2,
+        "video": "slow_0", "row": "product", "time_s": index / RATE_HZ, "visible_fraction": visible, "diameter_m": 0.2,
         "is_tracking": error_deg is not None, "confidence": 0.9, "ms": 50.0, "reason": "",
     }
     if error_deg is not None:
