@@ -16,6 +16,7 @@ import numpy as np
 
 from nocsfm_ros.data.pictures import (
     MILLIMETRE,
+    PICTURE_SUFFIXES,
     pictures_by_stem,
     read_camera,
     read_depth_m,
@@ -26,7 +27,8 @@ from nocsfm_ros.errors import ConfigError, NocsfmError
 from nocsfm_ros.tracking.reference import checked_name, reference_from_arrays
 from nocsfm_ros.types import Float64Array, Reference
 
-RGB, MASK, DEPTH, CAMERA = "rgb", "mask", "depth", "camera.json"
+STEMS, CAMERA = ("rgb", "mask", "depth"), "camera.json"
+RGB, MASK, DEPTH = STEMS
 FILES = (f"{RGB}.png", f"{MASK}.png", f"{DEPTH}.png", CAMERA)
 DEPTH_STEP_M = 1e-4  # of a saved depth picture, where its 16 bits reach so far
 
@@ -89,8 +91,10 @@ def forget_reference(folder: Path, object_id: str) -> None:
     path = folder / checked_name(object_id)
     if not path.is_dir():
         return
-    for name in FILES:
-        (path / name).unlink(missing_ok=True)
+    pictures = [file for file in path.iterdir() if file.stem in STEMS and file.suffix.lower() in PICTURE_SUFFIXES]
+    # the colours first: without its mask what is left would be a reference of the whole picture
+    for file in (*sorted(pictures, key=lambda file: STEMS.index(file.stem)), path / CAMERA):
+        file.unlink(missing_ok=True)
     if not any(path.iterdir()):
         path.rmdir()
 

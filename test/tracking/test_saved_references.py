@@ -128,6 +128,14 @@ def test_a_broken_one_is_named_and_the_others_are_read(tmp_path: Path, spoil: ob
     assert read_reference(whole).object_id == "b"
 
 
+def test_forgetting_one_made_by_hand_leaves_none_of_its_pictures(tmp_path: Path) -> None:
+    save_reference(tmp_path, _reference())
+    (tmp_path / "mug/rgb.png").rename(tmp_path / "mug/rgb.JPG")
+    shutil.copy(tmp_path / "mug/rgb.JPG", tmp_path / "mug/rgb.jpeg")
+    forget_reference(tmp_path, "mug")
+    assert saved_references(tmp_path) == []
+
+
 def test_forgetting_keeps_what_is_not_ours(tmp_path: Path) -> None:
     folder = save_reference(tmp_path, _reference())
     (folder / "notes.txt").write_text("mine", encoding="utf-8")
