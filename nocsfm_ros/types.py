@@ -180,7 +180,7 @@ class Track:
         twist: (6,) velocity of that box: of its middle in m/s, then of its turn in rad/s, along the camera's axes; None
             until it has been followed for two frames in a row.
         box_xywh: box of the mask in pixels, or None.
-        num_keyframes: reference included.
+        num_keyframes: views remembered beside the reference.
         axis_user: (3,) direction, in the user's frame, about which the object has looked the same all round so far: its
             turn about it is arbitrary (of a ball any direction). None for other objects.
     """

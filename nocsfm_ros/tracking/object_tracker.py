@@ -300,7 +300,7 @@ class ObjectTracker:
         return Track(
             object_id=self.model.object_id, state=self.state, stamp_ns=frame.stamp_ns, estimate=estimate,
             T_cam_user=T_cam_user, size_m=self.model.size_m,
-            box_xywh=None if pose is None else box_from_mask(estimate.mask), num_keyframes=len(self.model.views),
+            box_xywh=None if pose is None else box_from_mask(estimate.mask), num_keyframes=len(self.model.views) - 1,
             centre_m=self.model.centre_m, twist=twist, axis_user=axis_user,
         )
 

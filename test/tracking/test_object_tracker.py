@@ -334,7 +334,7 @@ def test_view_without_depth_is_no_keyframe(
     blind = _view(pose_at(0.0, 20).T_cam_obj)
     monkeypatch.setattr(estimator, "make_view", lambda *_: replace(blind, points_obj=blind.points_obj[:0]))
     estimator.script += [(pose_at(0.0, 20), 0.95)]
-    assert tracker.update(frame_at(1)).num_keyframes == 1
+    assert tracker.update(frame_at(1)).num_keyframes == 0
 
 
 def test_memory_never_exceeds_its_bound(tracker: ObjectTracker, estimator: ScriptedEstimator) -> None:
