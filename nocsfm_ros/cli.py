@@ -151,7 +151,7 @@ def _add_render(parser: argparse.ArgumentParser) -> None:
         "--clusters", type=_positive, default=1000, metavar="N", help="objects, six views each"
     )
     parser.add_argument("--workers", type=_positive, default=2, metavar="N")
-    parser.add_argument("--seed", type=int, default=0, help="another one draws other scenes (default 0)")
+    parser.add_argument("--seed", type=_count, default=0, help="another one draws other scenes (default 0)")
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="of parsed meshes (default ~/.cache/nocsfm)"
     )
@@ -302,10 +302,12 @@ def _run_evaluate(options: argparse.Namespace) -> None:
     from nocsfm_ros.data.views import ViewDataset
     from nocsfm_ros.evaluation.evaluate import describe_machine, evaluate, weights_sha256
     from nocsfm_ros.evaluation.metrics import markdown_table
+    from nocsfm_ros.evaluation.robustness import check_hands
     from nocsfm_ros.flow.model import FlowModel
     from nocsfm_ros.tracking.tracker import build_tracker
 
     data = options.data or Path("data") / options.split
+    check_hands(data, options.hands)
     views, hands = ViewDataset(data), ViewDataset(options.hands) if options.hands else None
     estimator = build_tracker(replace_values(Config(), {"model.weights": options.weights})).estimator
     diffusion, command = None, f"nocsfm evaluate --data {data} --pairs {options.pairs}"

@@ -230,7 +230,7 @@ def _appearing_at(out: Path) -> Iterator[Path]:
 
 def main(args: Sequence[str] | None = None) -> int:
     """0 when the run is complete, 1 when a process or the disk failed, 2 on a wrong argument, 130 on
-    Ctrl-C.
+    Ctrl-C, SIGTERM and SIGHUP.
     """
     parser = argparse.ArgumentParser(prog="demo", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="default: %(default)s")
@@ -244,7 +244,9 @@ def main(args: Sequence[str] | None = None) -> int:
         help="all that follows goes to the node: --node-args -p tracking.lost_after:=8",
     )
     arguments = parser.parse_args(args)
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal or lost ssh; nohup wants that ignored
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     try:
         run_demo(arguments.out, arguments.data, node_args=arguments.node_args)
     except (ProcessError, OSError) as error:

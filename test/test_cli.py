@@ -231,6 +231,7 @@ def test_parser_knows_every_subcommand(arguments: list[str]) -> None:
         ["track", "s"],
         ["render"],
         ["render", "--out", "o", "--demo", "d"],
+        ["render", "--out", "o", "--seed", "-1"],
         ["import", "s"],
         ["train", "mesh"],
         ["track", "s", "--reference", "r", "--out", "o", "--reference-box", "1,2,3"],

@@ -121,7 +121,10 @@ def test_demo_refused_reference_is_reported(data: Path, tmp_path: Path) -> None:
         demo.run_demo(tmp_path / "demo", spoiled, node_command=node)
 
 
-def test_demo_interrupted_leaves_neither_processes_nor_files(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_demo_interrupted_leaves_neither_processes_nor_files(
+    data: Path, tmp_path: Path, sign: signal.Signals
+) -> None:
     pid_file = tmp_path / "pid"
     program = (
         "import sys; from pathlib import Path; from nocsfm_ros import demo, processes\n"
@@ -146,7 +149,7 @@ def test_demo_interrupted_leaves_neither_processes_nor_files(data: Path, tmp_pat
         if pid_file.exists() and pid_file.read_text(encoding="utf-8"):
             break
         threading.Event().wait(0.01)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(sign)
     _, errors = child.communicate(timeout=20)
     assert child.returncode == 130 and "stopped" in errors
     assert list(tmp_path.iterdir()) == [pid_file]

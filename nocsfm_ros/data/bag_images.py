@@ -1,4 +1,4 @@
-"""Image and CompressedImage messages, as `rosbags` reads them, to arrays in RGB and metres."""
+"""Image, CompressedImage and CameraInfo messages, as `rosbags` reads them, to RGB, metres and intrinsics."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from nocsfm_ros.data.pictures import MILLIMETRE, depth_m_from_raw
 from nocsfm_ros.errors import FrameError
-from nocsfm_ros.types import Float32Array, Uint8Array
+from nocsfm_ros.types import Float32Array, Float64Array, Uint8Array
 
 # encoding -> channels, and the OpenCV conversion to RGB
 COLOUR_ENCODINGS: dict[str, tuple[int, int | None]] = {
@@ -79,6 +80,14 @@ def depth_m_from_message(message: Any) -> Float32Array:
     kind, metres_per_unit = DEPTH_ENCODINGS[encoding]
     order = ">" if message.is_bigendian else "<"
     return depth_m_from_raw(_pixels(message, np.dtype(order + kind), 1), metres_per_unit)
+
+
+def K_of_camera_info(k: npt.ArrayLike, p: npt.ArrayLike) -> Float64Array:
+    """(3, 3) intrinsics of the rectified picture, of a CameraInfo's `k` and `p`: P's left part where it is filled."""
+    K = np.array(k, dtype=np.float64).reshape(3, 3)
+    P = np.array(p, dtype=np.float64).reshape(3, 4)[:, :3]
+    # sensor_msgs/CameraInfo: K[0] = 0 means uncalibrated; P, not K, describes image_rect topics.
+    return P if K[0, 0] > 0 and P[0, 0] > 0 else K
 
 
 def _encoding(message: Any) -> str:

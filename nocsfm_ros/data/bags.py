@@ -74,7 +74,7 @@ class BagSource:
         what = f"frame {index} of {self.path}"
         try:
             rgb, depth_m = bag_images.rgb_from_message(image), bag_images.depth_m_from_message(depth)
-            K = pictures.checked_K(info.k.reshape(3, 3), f"{what}, topic {self._info.topic}")
+            K = pictures.checked_K(bag_images.K_of_camera_info(info.k, info.p), f"{what}, topic {self._info.topic}")
         except ConfigError as error:
             raise FrameError(error.what, got=error.got, expected=error.expected, mend=error.mend) from error
         pictures.check_registered(rgb.shape[:2], depth_m.shape, what)

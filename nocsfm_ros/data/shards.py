@@ -63,6 +63,11 @@ class RenderJob:
         first = index * self.clusters_per_shard
         return range(first, min(first + self.clusters_per_shard, self.num_clusters))
 
+    def is_there(self, index: int) -> bool:
+        """Whether a shard is finished and holds all clusters: the last one of a smaller job is short."""
+        file = self.shard(index) / "mesh.npy"
+        return file.is_file() and len(np.load(file, mmap_mode="r")) >= len(self.clusters(index)) * VIEWS_PER_CLUSTER
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -80,7 +85,7 @@ class Progress:
 
 
 def render_views(job: RenderJob, workers: int = 2, on_progress: Callable[[Progress], None] = lambda _: None) -> None:
-    """Render all shards that are not there yet, then contact_sheet.png of what is.
+    """Render all shards that are not there yet, or too short, then contact_sheet.png of what is.
 
     An interrupted run loses the shards it was in. However many workers: same seed, same pictures.
 
@@ -97,7 +102,7 @@ def render_views(job: RenderJob, workers: int = 2, on_progress: Callable[[Progre
     meshes = [(name, bool(library.is_heldout[index])) for index, name in enumerate(library.names)]
     write_mesh_list(job.out / "meshes.json", meshes)
     shards = range(-(-job.num_clusters // job.clusters_per_shard))
-    missing = [index for index in shards if not job.shard(index).exists()]
+    missing = [index for index in shards if not job.is_there(index)]
     total = job.num_clusters * VIEWS_PER_CLUSTER
     there = total - VIEWS_PER_CLUSTER * sum(len(job.clusters(index)) for index in missing)
     context = get_context("spawn")
@@ -116,8 +121,13 @@ def render_views(job: RenderJob, workers: int = 2, on_progress: Callable[[Progre
                 report()
         finally:
             stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
     cv2.imwrite(str(job.out / "contact_sheet.png"), contact_sheet(ViewDataset(job.out))[..., ::-1])
+
+
+def holds_hands(folder: Path) -> bool:
+    """Whether a folder of views was rendered with hands; an imported one was not."""
+    path = folder / _KEY
+    return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8"))["hands"])
 
 
 def _claim(job: RenderJob) -> None:

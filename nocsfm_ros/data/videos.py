@@ -114,12 +114,9 @@ def render_videos(
     total = len(videos)
     with worker_pool(min(workers, len(missing)), enter_render_process) as pool:
         running = {pool.submit(partial(_render_video, folder, cache, num_frames), video): video for video in missing}
-        try:
-            for number, future in enumerate(as_completed(running), total - len(missing) + 1):
-                future.result()
-                report(f"{number}/{total} videos: {running[future].name}")
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        for number, future in enumerate(as_completed(running), total - len(missing) + 1):
+            future.result()
+            report(f"{number}/{total} videos: {running[future].name}")
 
 
 def _render_video(folder: Path, cache: Path, num_frames: int, video: Video) -> None:

@@ -242,10 +242,11 @@ def shard_path(folder: Path, index: int) -> Path:
 
 
 def save_shard(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
-    """Write the FIELDS of some views, complete or not at all."""
+    """Write the FIELDS of some views, complete or not at all; replaces a shard of that name."""
     partial_path = path.with_suffix(".partial")
     shutil.rmtree(partial_path, ignore_errors=True)
     partial_path.mkdir()
     for name, array in arrays.items():
         np.save(partial_path / f"{name}.npy", array)
+    shutil.rmtree(path, ignore_errors=True)
     partial_path.rename(path)

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
 from threading import Thread
 from typing import Any
 
 
-def worker_pool(count: int, enter: Callable[..., None] | None = None, *args: Any) -> ProcessPoolExecutor:
+@contextmanager
+def worker_pool(count: int, enter: Callable[..., None] | None = None, *args: Any) -> Iterator[ProcessPoolExecutor]:
     """A pool of `count` fresh processes, one at least; each begins with `enter(*args)`.
 
-    The parent alone answers Ctrl-C. Where it is killed its workers end too, rather than go on writing unseen.
+    The parent alone answers Ctrl-C. Leaving the context drops what has not begun. Where the parent is killed its
+    workers end too, rather than go on writing unseen.
     """
-    return ProcessPoolExecutor(max(1, count), get_context("spawn"), _enter, (enter, args))
+    pool = ProcessPoolExecutor(max(1, count), get_context("spawn"), _enter, (enter, args))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _enter(enter: Callable[..., None] | None, args: tuple[Any, ...]) -> None:

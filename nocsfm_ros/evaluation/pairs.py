@@ -20,6 +20,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from nocsfm_ros.data.views import DEPTH_UNIT_M, View, ViewDataset
+from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.estimator import MIN_POINTS, Estimator
 from nocsfm_ros.evaluation.box_iou import box_iou, released_box_iou
 from nocsfm_ros.evaluation.point_errors import add_m, adds_m
@@ -40,6 +41,8 @@ from nocsfm_ros.types import (
     RgbdFrame,
     SimilarityPose,
 )
+
+MIN_VISIBLE = 0.8  # share of the reference's object in a pair
 
 
 @dataclass(frozen=True)
@@ -258,15 +261,13 @@ def draw_pairs(views: ViewDataset, count: int, seed: int = 0, limit_deg: float =
     clusters, visible = views.column("cluster"), views.column("visible")
     rows = np.arange(len(clusters))
 
-    def mates(live: int) -> npt.NDArray[np.intp]:
-        return np.flatnonzero(clusters == clusters[live])
-
     def is_pair(live: int, reference: int) -> bool:
         if live == reference or visible[reference] <= MIN_VISIBLE:
             return False
         return view_change_deg(views[live], views[reference]) <= limit_deg
 
-    if not any(is_pair(live, reference) for live in rows for reference in mates(live)):
+    if not any(is_pair(live, int(reference)) for live in range(len(rows))
+               for reference in np.flatnonzero(clusters == clusters[live])):
         raise ConfigError(
             f"pairs of {len(rows)} views", got="none", mend="render more views of each object",
             expected=f"{count} of one object up to {limit_deg:g} deg apart, over {MIN_VISIBLE:.0%} of the reference's "
@@ -275,7 +276,7 @@ def draw_pairs(views: ViewDataset, count: int, seed: int = 0, limit_deg: float =
     pairs: list[tuple[int, int]] = []
     while len(pairs) < count:
         live = int(random.choice(rows))
-        reference = int(random.choice(mates(live)))
+        reference = int(random.choice(np.flatnonzero(clusters == clusters[live])))
         if is_pair(live, reference):
             pairs.append((live, reference))
     return pairs

@@ -18,13 +18,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
 from nocsfm_ros.config import Config
+from nocsfm_ros.data.shards import holds_hands
 from nocsfm_ros.data.views import HAND_SHARES, ViewDataset
+from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.estimator import Estimator
 from nocsfm_ros.evaluation.pairs import Answer, Case, iou, mask_of, product
 from nocsfm_ros.types import RgbdFrame, Uint8Array
@@ -71,6 +74,16 @@ class Robustness:
             "refused_percent": {name: round(100 * float(np.mean(values)), 1) for name, values in self.refused.items()},
             "num_flat": len(self.masks.get("flat", ())), "num_hands": len(self.masks.get("absent", ())),
         }
+
+
+def check_hands(data: Path, hands: Path | None) -> None:
+    """Raises ConfigError where the views of pairs have hands, or those of `add_hands` have none."""
+    if holds_hands(data):
+        raise ConfigError(f"--data {data}", got="views with hands", expected="views of `nocsfm render` without --hands",
+                          mend=f"--hands {data}")
+    if hands is not None and not holds_hands(hands):
+        raise ConfigError(f"--hands {hands}", got="views without hands", expected="views of `nocsfm render --hands`",
+                          mend="nocsfm render --split test --hands --out DIR")
 
 
 def masks_iou(case: Case, seed: int) -> dict[str, float]:

@@ -88,12 +88,9 @@ def evaluate_tracking(
     frames: list[TrackedFrame] = []
     with worker_pool(workers, _enter_worker, config) as pool:
         running = {pool.submit(_run_video, folder, out, tuple(rows)): folder for folder in folders}
-        try:
-            for number, future in enumerate(as_completed(running), 1):
-                frames += future.result()
-                report(f"{number}/{len(folders)} videos: {running[future].name}")
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        for number, future in enumerate(as_completed(running), 1):
+            frames += future.result()
+            report(f"{number}/{len(folders)} videos: {running[future].name}")
     with (out / FRAMES_NAME).open("w", encoding="utf-8") as lines:
         lines.writelines(json.dumps(asdict(frame)) + "\n" for frame in frames)
     metrics = {"rows": summarise_tracking(frames), **facts}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ from nocsfm_ros.training.features import store_features
 from nocsfm_ros.training.flow import one_step, train_flow
 from nocsfm_ros.training.loop import TrainingRun
 from nocsfm_ros.training.match_samples import MatchSamples
-from nocsfm_ros.training.monitor import Monitor, Watched, read_log
+from nocsfm_ros.training.monitor import Monitor, Watched
 from nocsfm_ros.training.pairs import PairSampler
 from nocsfm_ros.training.samples import Samples
 from nocsfm_ros.training.search import FRAME_WH, TILE, MosaicSampler, SearchSamples, train_search
@@ -85,20 +86,22 @@ def train(part: str, config: TrainConfig, out: Path, report: Report, start: Path
 
 
 def train_all(config: TrainAllConfig, out: Path, report: Report) -> None:
-    """Train the autoencoder, then the flow with what is left of the clock; goes on from the state that `out` holds."""
+    """Train the autoencoder, then the flow with what is left of the clock; goes on from the state that `out` holds.
+
+    A flow that had begun goes on to the end of what it was given first.
+    """
     began = time.monotonic()
+    check_train_config(_for_hours(config.flow, config.hours))
     if not (out / "autoencoder").is_dir():
         train("autoencoder", config.autoencoder, out, report)
-    spent_before_h = max((line["hours"] for line in read_log(out / "flow_run")), default=0.0)
     prepare_features(config.flow, report)
-    left_h = config.hours - (time.monotonic() - began) / 3600
-    if left_h <= 0:
+    hours = _hours_of_state(out / "flow_run") or config.hours - (time.monotonic() - began) / 3600
+    if hours <= 0:
         raise ConfigError(
             "hours", got=f"{config.hours:g}, all spent before the flow", expected="time for the flow",
             mend="give more --hours; --resume goes on with the flow",
         )
-    schedule = dataclasses.replace(config.flow.schedule, hours=spent_before_h + left_h)
-    train("flow", dataclasses.replace(config.flow, schedule=schedule), out, report)
+    train("flow", _for_hours(config.flow, hours), out, report)
     report(f"{(time.monotonic() - began) / 60:.1f} min in all")
 
 
@@ -127,7 +130,7 @@ def _train_autoencoder(config: TrainConfig, out: Path, report: Report, start: Pa
     run, monitor = _begin(model, config, out / "autoencoder_run", samples, report)
     train_autoencoder(sampler, model, run, monitor)
     monitor.close()
-    model.save_pretrained(out / "autoencoder")
+    _save_whole(model.save_pretrained, out / "autoencoder")
 
 
 def _train_flow(config: TrainConfig, out: Path, report: Report, start: Path | None, device: str) -> None:
@@ -146,7 +149,7 @@ def _train_flow(config: TrainConfig, out: Path, report: Report, start: Path | No
     run, monitor = _begin(velocity, config, out / "flow_run", samples, report)
     train_flow(_sampler(config, config.data.train, extra, device), autoencoder, velocity, run, monitor, config.losses)
     monitor.close()
-    velocity.save_pretrained(out / "velocity", safe_serialization=True)
+    _save_whole(velocity.save_pretrained, out / "velocity")
     settings = {"model": {"weights": str(out.resolve()), "backbone": config.network.backbone}}
     (out / "tracker.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
 
@@ -165,7 +168,7 @@ def _train_backbone(config: TrainConfig, out: Path, report: Report, device: str)
     same_object = dataclasses.replace(config, drops=dataclasses.replace(config.drops, other_object=0.0))
     train_backbone(_sampler(same_object, config.data.train, extra, device), student, run, monitor, config.matching)
     monitor.close()
-    student.vit.save_pretrained(out / "backbone")
+    _save_whole(student.vit.save_pretrained, out / "backbone")
 
 
 def _train_search(config: TrainConfig, out: Path, report: Report, device: str) -> None:
@@ -183,7 +186,7 @@ def _train_search(config: TrainConfig, out: Path, report: Report, device: str) -
         MosaicSampler(ViewDataset(Path(config.data.train)), backbone, config.schedule.seed), head, run, monitor
     )
     monitor.close()
-    head.save_pretrained(out / FOLDER, safe_serialization=True)
+    _save_whole(head.save_pretrained, out / FOLDER)
 
 
 def build_velocity(config: TrainConfig, autoencoder: Autoencoder, context_channels: int) -> Velocity:
@@ -228,7 +231,7 @@ def _frozen_autoencoder(config: TrainConfig, out: Path, start: Path | None) -> A
         )
     autoencoder = Autoencoder.from_pretrained(source)
     if source != own:
-        autoencoder.save_pretrained(own)
+        _save_whole(autoencoder.save_pretrained, own)
     return autoencoder
 
 
@@ -256,6 +259,26 @@ def _begin(
     if run.resume():
         report(f"resumed at step {run.step}, {run.samples} samples, {run.spent_s / 3600:.3f} h")
     return run, Monitor(folder, config.log, samples, report, run.step)
+
+
+def _save_whole(save: Callable[[Path], None], folder: Path) -> None:
+    """Call `save` so that `folder` is there whole or not at all; replaces an older one."""
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    save(part)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def _for_hours(config: TrainConfig, hours: float) -> TrainConfig:
+    return dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, hours=hours))
+
+
+def _hours_of_state(folder: Path) -> float:
+    """The budget of a run that left a state, else 0."""
+    path = folder / "config.yaml"
+    is_begun = (folder / "state.pt").is_file() and path.is_file()
+    return load_train_config(path, TrainConfig()).schedule.hours if is_begun else 0.0
 
 
 @contextmanager

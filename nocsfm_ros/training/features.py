@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,8 @@ from nocsfm_ros.flow.model import FEATURE_SIDE
 from nocsfm_ros.matching.backbone import Backbone
 from nocsfm_ros.training.augmentation import augment_picture
 from nocsfm_ros.training.view_tensors import FEATURES
+
+DEAD_S = 600.0  # a file not written to for so long was left by a killed process
 
 
 def store_features(folder: Path, name: str, backbone: Backbone, report: Callable[[str], None]) -> int:
@@ -35,12 +40,22 @@ def store_features(folder: Path, name: str, backbone: Backbone, report: Callable
             pictures = np.load(shard / "rgb.npy", mmap_mode="r")
             random = np.random.default_rng(int(shard.name.removeprefix("shard_")))
             stored = np.stack([_features(picture, backbone, random) for picture in pictures])
-            np.save(path.with_suffix(".partial.npy"), stored)
-            path.with_suffix(".partial.npy").replace(path)
+            _save_whole(path, stored)
             kept_origin.write_text(origin, encoding="utf-8")
             report(f"features of {shard.name}: {stored.shape}")
         channels = int(np.load(path, mmap_mode="r").shape[-1])
     return channels
+
+
+def _save_whole(path: Path, stored: np.ndarray) -> None:  # type: ignore[type-arg]
+    """Write a file whole or not at all, also while another training writes the same one."""
+    for partial in path.parent.glob(f"{path.stem}.*partial.npy"):
+        with suppress(FileNotFoundError):  # the other one was just finished
+            if time.time() - partial.stat().st_mtime > DEAD_S:
+                partial.unlink()
+    partial = path.with_suffix(f".{os.getpid()}.partial.npy")
+    np.save(partial, stored)
+    partial.replace(path)
 
 
 def _features(picture: np.ndarray, backbone: Backbone, random: np.random.Generator) -> np.ndarray:  # type: ignore[type-arg]

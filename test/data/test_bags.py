@@ -16,6 +16,7 @@ from nocsfm_ros.data.sources import open_source
 from nocsfm_ros.errors import ConfigError
 
 K = [600.0, 0, 31.5, 0, 601.0, 23.5, 0, 0, 1]
+NO_P = [0.0] * 12
 RGB = np.full((48, 64, 3), (200, 100, 50), np.uint8)
 DEPTH_MM = np.full((48, 64), 750, np.uint16)
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -40,13 +41,15 @@ def make_image(stamp_ns: int, picture: np.ndarray, encoding: str, kind: str) -> 
     return STORE.types[COMPRESSED](header, f"{encoding}; {kind}", data)
 
 
-def make_info(stamp_ns: int) -> Any:
+def make_info(stamp_ns: int, P: Any = NO_P) -> Any:
     roi = STORE.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
-    matrices = np.zeros(5), np.array(K, np.float64), np.eye(3).ravel(), np.zeros(12)
+    matrices = np.zeros(5), np.array(K, np.float64), np.eye(3).ravel(), np.array(P, np.float64)
     return STORE.types[INFO](make_header(stamp_ns), 48, 64, "plumb_bob", *matrices, 0, 0, roi)
 
 
-def write_bag(path: Path, topics: tuple[str, ...], depth_delay_ms: int = 10, kind: str = "raw") -> Path:
+def write_bag(
+    path: Path, topics: tuple[str, ...], depth_delay_ms: int = 10, kind: str = "raw", P: Any = NO_P
+) -> Path:
     """Four colour frames at 10 Hz, the last without depth; a fourth topic repeats the colour."""
     image_type = IMAGE if kind == "raw" else COMPRESSED
     types = (image_type, image_type, INFO, image_type)
@@ -62,7 +65,7 @@ def write_bag(path: Path, topics: tuple[str, ...], depth_delay_ms: int = 10, kin
             messages = [
                 (stamp_ns, colour),
                 (later_ns, depth),
-                (stamp_ns, make_info(stamp_ns)),
+                (stamp_ns, make_info(stamp_ns, P)),
                 (stamp_ns, colour),
             ]
             for place, connection in enumerate(connections):
@@ -83,6 +86,12 @@ def test_bag_frames_are_decoded_and_paired(tmp_path: Path, kind: str) -> None:
     assert frame.depth_m[5, 5] == pytest.approx(0.751)
     assert frame.K.ravel().tolist() == K
     assert frame.stamp_ns == 10**18 + 10**8 and frame.frame_id == "optical"
+
+
+def test_bag_takes_p_of_the_rectified_picture_where_it_is_filled(tmp_path: Path) -> None:
+    P = [580.0, 0, 30.5, -40, 0, 581.0, 22.5, 0, 0, 0, 1, 0]
+    path = write_bag(tmp_path / "bag", ("/cam/color", "/cam/depth", "/cam/info"), P=P)
+    assert open_source(path).frame(0).K.tolist() == [[580, 0, 30.5], [0, 581, 22.5], [0, 0, 1]]
 
 
 def test_bag_single_mcap_file_opens(tmp_path: Path) -> None:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
+from concurrent.futures import Future
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from nocsfm_ros.data import shards
 from nocsfm_ros.data.contact_sheet import TILE, contact_sheet
-from nocsfm_ros.data.views import FIELDS, ViewDataset
+from nocsfm_ros.data.views import FIELDS, VIEWS_PER_CLUSTER, ViewDataset, save_shard
 from nocsfm_ros.errors import ConfigError
 
 
 def _job(folder: Path, seed: int = 0) -> shards.RenderJob:
     return shards.RenderJob(folder / "out", folder, num_clusters=250, seed=seed)
+
+
+def _done() -> Future[None]:
+    future: Future[None] = Future()
+    future.set_result(None)
+    return future
 
 
 def test_clusters_of_all_shards_are_the_jobs_once_each(tmp_path: Path) -> None:
@@ -34,6 +45,29 @@ def test_folder_with_shards_of_an_engine_that_left_no_key_is_refused(tmp_path: P
     _job(tmp_path).shard(0).mkdir(parents=True)
     with pytest.raises(ConfigError, match="another folder"):
         shards._claim(_job(tmp_path))
+
+
+def test_short_last_shard_of_a_smaller_job_is_rendered_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, whole = replace(_job(tmp_path), num_clusters=60), _job(tmp_path)
+    small.out.mkdir()
+    save_shard(small.shard(0), {"mesh": np.zeros(60 * VIEWS_PER_CLUSTER, np.int32)})
+    assert small.is_there(0) and not whole.is_there(0) and not whole.is_there(1)
+    save_shard(whole.shard(0), {"mesh": np.zeros(100 * VIEWS_PER_CLUSTER, np.int32)})
+    assert small.is_there(0) and whole.is_there(0)
+
+    asked: list[int] = []
+    rendered = SimpleNamespace(submit=lambda render, index: asked.append(index) or _done())
+    monkeypatch.setattr(shards, "worker_pool", lambda *_: nullcontext(rendered))
+    monkeypatch.setattr(shards, "build_cache", lambda *_, **__: SimpleNamespace(names=[], is_heldout=[]))
+    monkeypatch.setattr(shards, "ViewDataset", lambda _: None)
+    monkeypatch.setattr(shards, "contact_sheet", lambda _: np.zeros((4, 4, 3), np.uint8))
+    shutil.rmtree(whole.shard(0))
+    shards._claim(small)
+    save_shard(small.shard(0), {"mesh": np.zeros(60 * VIEWS_PER_CLUSTER, np.int32)})
+    shards.render_views(whole)
+    assert asked == [0, 1, 2]
 
 
 def test_progress_says_rate_and_time_left() -> None:

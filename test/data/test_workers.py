@@ -3,7 +3,10 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import CancelledError
 from pathlib import Path
+
+import pytest
 
 from nocsfm_ros.data.workers import worker_pool
 
@@ -20,6 +23,15 @@ if __name__ == "__main__":
 def test_worker_pool_is_entered_and_works() -> None:
     with worker_pool(0, os.putenv, "NOCSFM_TEST", "1") as pool:
         assert pool.submit(int, "7").result() == 7
+
+
+def test_leaving_the_pool_by_an_error_drops_what_has_not_begun() -> None:
+    with pytest.raises(KeyboardInterrupt), worker_pool(1) as pool:
+        futures = [pool.submit(time.sleep, 0.05) for _ in range(200)]
+        futures[0].result()
+        raise KeyboardInterrupt
+    with pytest.raises(CancelledError):
+        futures[-1].result()
 
 
 def test_worker_ends_with_a_killed_parent(tmp_path: Path) -> None:

@@ -17,13 +17,15 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 from nocsfm_ros import cli
 from nocsfm_ros.config import load_config, replace_values
 from nocsfm_ros.errors import CheckpointError, ConfigError
+from nocsfm_ros.flow.autoencoder import Autoencoder
 from nocsfm_ros.flow.model import FlowModel
 from nocsfm_ros.flow.transformer import VelocityTransformer
 from nocsfm_ros.flow.velocity import VelocityNetwork
 from nocsfm_ros.matching.backbone import DinoV3, load_backbone
+from nocsfm_ros.training import commands
 from nocsfm_ros.training.commands import train, train_all
 from nocsfm_ros.training.comparison import train_comparison
-from nocsfm_ros.training.config import TrainAllConfig, TrainConfig
+from nocsfm_ros.training.config import TrainAllConfig, TrainConfig, save_config
 from nocsfm_ros.training.monitor import read_log
 from nocsfm_ros.types import ObjectCrop
 
@@ -82,6 +84,48 @@ def test_train_all_in_memory_leaves_weights_that_load_and_logs_to_look_at(views_
         assert (run / "curves.png").is_file() and list((run / "tensorboard").glob("events*"))
         assert yaml.safe_load((run / "config.yaml").read_text())["schedule"]["steps"] == 2
     assert "min left" in lines[-2]
+
+
+def test_train_all_again_goes_on_towards_the_flows_first_budget(
+    views_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = _config(views_folder, network__backbone="")
+    (tmp_path / "autoencoder").mkdir()
+    given: list[tuple[str, float]] = []
+    monkeypatch.setattr(commands, "train", lambda part, config, *_: given.append((part, config.schedule.hours)))
+    config = TrainAllConfig(hours=0.5, autoencoder=flow, flow=flow)
+    train_all(config, tmp_path, lambda line: None)
+    (tmp_path / "flow_run").mkdir()
+    save_config(tmp_path / "flow_run" / "config.yaml", replace_values(flow, {"schedule.hours": 0.25}))
+    train_all(config, tmp_path, lambda line: None)
+    (tmp_path / "flow_run" / "state.pt").write_bytes(b"")
+    train_all(config, tmp_path, lambda line: None)
+    assert given == [("flow", pytest.approx(0.5, abs=0.01))] * 2 + [("flow", 0.25)]
+
+
+def test_train_all_without_views_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    (tmp_path / "autoencoder").mkdir()
+    with pytest.raises(ConfigError, match=r"no data\.train"):
+        train_all(TrainAllConfig(), tmp_path, lambda line: None)
+
+
+def test_weights_are_there_whole_or_not_at_all(
+    views_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(self: Autoencoder, folder: Path) -> None:
+        folder.mkdir()
+        raise KeyboardInterrupt
+
+    save = Autoencoder.save_pretrained
+    monkeypatch.setattr(Autoencoder, "save_pretrained", killed)
+    config = _config(views_folder, **SMALL_UNET)
+    with pytest.raises(KeyboardInterrupt):
+        train("autoencoder", config, tmp_path, lambda line: None)
+    assert not (tmp_path / "autoencoder").exists()
+    monkeypatch.setattr(Autoencoder, "save_pretrained", save)
+    train("autoencoder", config, tmp_path, lambda line: None)
+    Autoencoder.from_pretrained(tmp_path / "autoencoder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["autoencoder", "autoencoder_run"]
 
 
 def test_published_form_with_folders_of_its_classes_trains_loads_and_predicts(
