@@ -27,7 +27,7 @@ from nocsfm_ros.geometry.crops import (
     square_box,
 )
 from nocsfm_ros.geometry.nocs import anchored_frame
-from nocsfm_ros.geometry.transforms import invert, rotation_angle_deg, transform
+from nocsfm_ros.geometry.transforms import invert, make_T, rotation_angle_deg, transform
 from nocsfm_ros.hypotheses import flow_pose, guessed_poses, match_pose
 from nocsfm_ros.masks import (
     SAME_SURFACE,
@@ -146,7 +146,8 @@ class Estimator:
         start = priors[0] if priors else self._match_pose(look, everywhere, model)
         if start is None:
             return estimate
-        on_surface = self._from_surface(look, model, start)  # its mask is worth as little as its pose, where that fails
+        # where its pose fails, its mask is worth as little
+        on_surface = self._from_surface(look, model, start, is_followed)
         return on_surface if on_surface.confidence >= self.config.tracking.min_confidence else estimate
 
     def second_look(self, frame: RgbdFrame, estimate: PoseEstimate, model: ObjectModel) -> PoseEstimate:
@@ -196,9 +197,9 @@ class Estimator:
         if confidence >= self.config.tracking.min_confidence:
             # a pose that holds knows better than the flow what cannot be the object and what lies on its known surface
             points_obj = coordinates(look.crop, invert(best.pose.T_cam_obj))
-            mask_crop = within_memory(mask_crop, points_obj, best.pose, model)
-            mask_crop = outside_empty_space(mask_crop, points_obj, best.pose, model)
-            mask_crop |= near_surface(points_obj, best.pose, model, SAME_SURFACE)
+            on_surface = near_surface(points_obj, best.pose, model, SAME_SURFACE)
+            mask_crop = within_memory(mask_crop & ~on_surface, points_obj, best.pose, model)
+            mask_crop = outside_empty_space(mask_crop, points_obj, best.pose, model) | on_surface
         return self._answer(look, mask_crop, reason, best, confidence, similarity, colour, new_share)
 
     def _registered(
@@ -225,7 +226,9 @@ class Estimator:
             return best, new_share
         return replace(best, inlier_ratio=min(best.inlier_ratio / (1 - new_share), 1.0)), new_share
 
-    def _from_surface(self, look: _Look, model: ObjectModel, prior: SimilarityPose) -> PoseEstimate:
+    def _from_surface(
+        self, look: _Look, model: ObjectModel, prior: SimilarityPose, is_followed: bool
+    ) -> PoseEstimate:
         """When the mask misleads (an occluder, a hand): the depth pixels near the surface where it should be."""
         near = near_surface(coordinates(look.crop, invert(prior.T_cam_obj)), prior, model)
         points_cam, _ = object_points(look.crop.depth_m, near, look.crop.K_crop, self.config.registration)
@@ -234,6 +237,8 @@ class Estimator:
         with self._timed("registration"):
             best = refine(prior, points_cam, model.cloud, self.config.registration)
         best = self._coloured(best, look, model)
+        if is_followed:
+            best = held_to(best, prior)
         near = near_surface(coordinates(look.crop, invert(best.pose.T_cam_obj)), best.pose, model)
         confidence, reason, similarity, colour = self._verify(look, model, best, near)
         return self._answer(look, near, reason, best, confidence, similarity, colour)
@@ -334,21 +339,23 @@ class Estimator:
         points_cam, _ = object_points(crop.depth_m, mask_crop, crop.K_crop, self.config.registration)
         has_depth = len(points_cam) >= MIN_POINTS
         m_per_pixel = float(np.median(points_cam[:, 2]) / frame.K[0, 0]) if has_depth else None
-        anchor = anchored_frame(points_cam, R_ray_cam(crop.K_crop, self.flow.crop_side)[2]) if has_depth else None
-        T_cam_anchor = np.eye(4) if anchor is None else anchor.T_cam_obj
+        R_anchor_cam = R_ray_cam(crop.K_crop, self.flow.crop_side)
+        anchor = anchored_frame(points_cam, R_anchor_cam[2]) if has_depth else None
+        T_cam_anchor = make_T(R_anchor_cam.T, np.zeros(3)) if anchor is None else anchor.T_cam_obj
         T_obj_cam = invert(T_cam_anchor if T_cam_obj is None else T_cam_obj)
         nocs = None if anchor is None else coordinates(crop, invert(T_cam_anchor)) / np.float32(anchor.scale_m)
         feature_crop, features = self.encode_features(frame, square)
         feature_mask = crop_mask(mask, feature_crop)
         feature_points = coordinates(feature_crop, T_obj_cam)
         feature_points[~feature_mask] = np.nan
+        part, part_mask, shrink = part_around(frame.rgb, mask, box_xywh)
         coloured = colour_grid(mask_crop) & has_depth & (crop.depth_m > 0)
         return View(
             T_cam_obj=invert(T_obj_cam), T_obj_anchor=T_obj_cam @ T_cam_anchor,
             anchor_scale_m=None if anchor is None else anchor.scale_m,
             encoded=self.flow.encode_view(crop, mask_crop, nocs, features.features),
             search=cache(partial(
-                encode_reference, *part_around(frame.rgb, mask, box_xywh), self.search_backbone, m_per_pixel,
+                encode_reference, part, part_mask, self.search_backbone, m_per_pixel and m_per_pixel * shrink,
             )),
             crop=crop,
             features=features,

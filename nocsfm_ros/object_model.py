@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -146,7 +146,11 @@ class ObjectModel:
 
     def nearest_view(self, R_cam_obj: Float64Array) -> View:
         """The sight whose viewpoint is nearest."""
-        return min(self.sights, key=lambda view: rotation_angle_deg(view.R_cam_obj, R_cam_obj))
+        return _nearest(self.sights, R_cam_obj)
+
+    def nearest_reference(self, R_cam_obj: Float64Array) -> View:
+        """The same of the user's picture alone, as it is and rolled."""
+        return _nearest([*self.views[:1], *self.rolled], R_cam_obj)
 
     def add_view(self, view: View) -> None:
         """Take a keyframe in and rebuild the cloud."""
@@ -154,18 +158,18 @@ class ObjectModel:
         self.rebuild_cloud()
 
     def drop_most_redundant(self) -> None:
-        """Forget the keyframe with the nearest neighbour; the reference stays."""
+        """Forget the keyframe with the nearest neighbour, of two the younger; the reference stays."""
         def distance_deg(index: int) -> float:
             others = (view for i, view in enumerate(self.views) if i != index)
             return min(rotation_angle_deg(view.R_cam_obj, self.views[index].R_cam_obj) for view in others)
 
-        del self.views[min(range(1, len(self.views)), key=distance_deg)]
+        del self.views[min(range(len(self.views) - 1, 0, -1), key=distance_deg)]
 
     def forget_keyframes(self) -> None:
         """Back to the user's reference alone."""
         self.views = self.views[:1]
         self.scale_m = self.views[0].anchor_scale_m
-        self.cloud = None
+        self.cloud, self.size_m, self.centre_m = None, np.zeros(3), np.zeros(3)
         self.rebuild_cloud()
 
     def rebuild_cloud(self) -> None:
@@ -181,3 +185,7 @@ class ObjectModel:
         points = points_obj if self.T_obj_user is None else transform(invert(self.T_obj_user), points_obj)
         low, high = np.percentile(points, [1, 99], axis=0)
         self.size_m, self.centre_m = high - low, (low + high) / 2
+
+
+def _nearest(views: Sequence[View], R_cam_obj: Float64Array) -> View:
+    return min(views, key=lambda view: rotation_angle_deg(view.R_cam_obj, R_cam_obj))

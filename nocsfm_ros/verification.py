@@ -115,14 +115,15 @@ def is_new_side(pose: SimilarityPose, points_cam: Float64Array, model: ObjectMod
     points_obj = transform(invert(pose.T_cam_obj), points_cam)
     tolerance_m = depth_tolerance_m(pose.scale_m)
     index, distance_m = model.cloud.nearest(points_obj)
-    is_near = distance_m <= tolerance_m
-    hidden = np.ones(len(points_obj), bool)
+    is_far = distance_m > tolerance_m
+    is_new = model.cloud.turns_away(index, pose, points_cam)
+    far_obj, hidden = points_obj[is_far], np.ones(int(is_far.sum()), bool)
     for view in model.views:
-        points_view = transform(view.T_cam_obj, points_obj)
+        points_view = transform(view.T_cam_obj, far_obj)
         measured = depth_at(view.crop.depth_m, project(points_view, view.crop.K_crop))
         hidden &= (measured <= 0) | (points_view[:, 2] > measured + tolerance_m)
-    result: BoolArray = np.where(is_near, model.cloud.turns_away(index, pose, points_cam), hidden)
-    return result
+    is_new[is_far] = hidden
+    return is_new
 
 
 def pose_similarity(pose: SimilarityPose, view: View, crop: ObjectCrop, features: FeatureMap) -> float | None:

@@ -135,5 +135,21 @@ def test_part_of_a_picture_is_looked_for_as_the_whole_would_be() -> None:
     whole = encode_reference(rgb, mask, backbone)
     box_xywh = box_from_mask(mask)
     assert box_xywh is not None
-    part = encode_reference(*part_around(rgb, mask, box_xywh), backbone)
+    part = encode_reference(*part_around(rgb, mask, box_xywh)[:2], backbone)
     np.testing.assert_allclose(part.features, whole.features, atol=1e-6)
+
+
+def test_large_picture_is_kept_no_larger_than_it_is_looked_at_and_is_as_many_metres() -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    rgb = coarse.repeat(40, axis=0).repeat(40, axis=1)
+    mask = np.zeros((2400, 3200), bool)
+    mask[1000:1600, 1400:2200] = True
+    backbone: Any = MeanColour()
+    whole = encode_reference(rgb, mask, backbone, 1e-4)
+    box_xywh = box_from_mask(mask)
+    assert box_xywh is not None
+    part, part_mask, shrink = part_around(rgb, mask, box_xywh)
+    assert part.shape[:2] == part_mask.shape and max(part.shape) < 700 and shrink == 2.5
+    small = encode_reference(part, part_mask, backbone, 1e-4 * shrink)
+    assert small.side_m == pytest.approx(whole.side_m, rel=0.01)
+    assert np.abs(small.features - whole.features).mean() < 6  # of 255

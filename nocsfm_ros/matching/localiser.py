@@ -122,13 +122,24 @@ def reference_crop(
     return np.asarray(crop, np.uint8), np.asarray(inside), A
 
 
-def part_around(rgb: Uint8Array, mask: BoolArray, box_xywh: BoxXywh) -> tuple[Uint8Array, BoolArray]:
-    """Copies of the part of a picture and mask that encode_reference looks at; box_xywh is the mask's."""
+def part_around(rgb: Uint8Array, mask: BoolArray, box_xywh: BoxXywh) -> tuple[Uint8Array, BoolArray, float]:
+    """What encode_reference looks at of a picture and mask, no larger than it needs; box_xywh is the mask's.
+
+    Returns:
+        Copies of the part, and how many pixels of the picture each of its pixels is wide.
+    """
     x, y, w, h = box_xywh
     reach = max(w, h) + BLUR_REACH
     rows = slice(max(int(y + h / 2 - reach), 0), int(y + h / 2 + reach) + 1)
     columns = slice(max(int(x + w / 2 - reach), 0), int(x + w / 2 + reach) + 1)
-    return rgb[rows, columns].copy(), mask[rows, columns].copy()
+    part, part_mask = rgb[rows, columns], mask[rows, columns]
+    shrink = max(w, h) / (2 * REFERENCE_SIDES[-1])
+    if shrink <= 1:
+        return part.copy(), part_mask.copy(), 1.0
+    size_wh = round(part.shape[1] / shrink), round(part.shape[0] / shrink)
+    small = cv2.resize(part, size_wh, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    small_mask = cv2.resize(part_mask.astype(np.uint8), size_wh, interpolation=cv2.INTER_NEAREST) > 0
+    return small, small_mask, shrink
 
 
 def _cells_touched(encoded: FeatureMap, inside: BoolArray) -> BoolArray:

@@ -72,7 +72,10 @@ def load_search_backbone(name: str, backbone: Backbone, weights: Path, device: s
         CheckpointError: unreadable weights.
     """
     for folder in (weights / FOLDER, EMBEDDED / FOLDER):
-        if (folder / "config.json").is_file() and SearchHead.load_config(str(folder))["backbone"] == name:
-            return SearchBackbone(backbone, load_pretrained(SearchHead, folder), device)
+        if not (folder / "config.json").is_file():
+            continue
+        head = load_pretrained(SearchHead, folder)
+        if head.config["backbone"] == name:
+            return SearchBackbone(backbone, head, device)
     _log.info("no search head for backbone %r: objects are searched with its own features", name)
     return backbone

@@ -87,7 +87,7 @@ class ObjectTracker:
     def _follow(self, frame: RgbdFrame) -> PoseEstimate:
         """Look where the object should be; a pose that fails a gate is taken out of the estimate."""
         last = self.last
-        if last is None:
+        if last is None or self.model.cloud is None:  # without a cloud nothing tells where it should be seen
             return self._search(frame)
         predicted = self._predicted(frame.stamp_ns)
         box_xywh = self._projected_box(predicted, frame)
@@ -177,6 +177,7 @@ class ObjectTracker:
     def give_way(self, frame: RgbdFrame, name: str) -> Track:
         """Another object is much more surely seen where this one was: lost, and what was learned there forgotten."""
         self.state, self.failures, self.last, self.before_last = TrackState.LOST, 0, None, None
+        self.filter.reset()
         self._forget_keyframes()
         return self._track(frame, _nothing(frame, f"{name!r} is seen there, and more surely"))
 
@@ -213,6 +214,8 @@ class ObjectTracker:
         else:
             self.before_last = None
             self.velocity.reset()
+            if self.last is None or self._jump(pose, self.last, allowed=1 + self.failures):
+                self.filter.reset()  # it was carried away: nothing was in between
         self.last, self.last_ns, self.confidence = pose, frame.stamp_ns, estimate.confidence
         self.state, self.failures, self.next_candidate = TrackState.TRACKING, 0, 0
         self._remember(frame, estimate, pose, is_steady)
@@ -224,9 +227,9 @@ class ObjectTracker:
         As long as that still shows the same side, a keyframe keeps only what the flow sees by it too.
         """
         gates, box_xywh = self.config.tracking, box_from_mask(estimate.mask)
-        if box_xywh is None or gates.max_keyframes == 0:
-            return
         first = self.model.scale_m is None
+        if box_xywh is None or (gates.max_keyframes == 0 and not first):
+            return
         nearest_deg = rotation_angle_deg(self.model.nearest_view(pose.R_cam_obj).R_cam_obj, pose.R_cam_obj)
         # past an edge a side comes into view at once: it is as new as another viewpoint
         new_side = nearest_deg >= NEW_SIDE_DEG and estimate.new_share > NEW_SIDE_SHARE
@@ -236,7 +239,7 @@ class ObjectTracker:
         is_due = first or (new and is_followed and estimate.confidence >= gates.keyframe_confidence)
         if not is_due or _touches_border(box_xywh, frame):
             return
-        mask, reference = estimate.mask, self.model.views[0]
+        mask, reference = estimate.mask, self.model.nearest_reference(pose.R_cam_obj)
         if rotation_angle_deg(reference.R_cam_obj, pose.R_cam_obj) < CLEAN_DEG:
             mask = mask & self.estimator.mask_as_in(frame, box_xywh, reference)
         box_xywh = box_from_mask(mask)
@@ -246,7 +249,7 @@ class ObjectTracker:
         if not len(view.points_obj):  # without depth it can be compared with no other view
             return
         self.model.scale_m = self.model.scale_m or pose.scale_m
-        if len(self.model.views) > gates.max_keyframes:
+        while len(self.model.views) > gates.max_keyframes > 0:
             self.model.drop_most_redundant()
         self.model.add_view(view)
         self.graph.add(view, self.config.registration)

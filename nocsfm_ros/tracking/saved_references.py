@@ -34,7 +34,7 @@ DEPTH_STEP_M = 1e-4  # of a saved depth picture, where its 16 bits reach so far
 
 
 def save_reference(folder: Path, reference: Reference) -> Path:
-    """Write a reference, whole or not at all, in place of one of the same name.
+    """Write a reference, whole or not at all, in place of one of the same name; what else lies there is kept.
 
     Returns:
         Its own folder.
@@ -62,6 +62,8 @@ def save_reference(folder: Path, reference: Reference) -> Path:
     if facts:
         (part / CAMERA).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     if target.exists():
+        for other in [file for file in target.iterdir() if not _is_ours(file)]:
+            other.rename(part / other.name)
         target.rename(old)
     part.rename(target)
     shutil.rmtree(old, ignore_errors=True)
@@ -91,12 +93,15 @@ def forget_reference(folder: Path, object_id: str) -> None:
     path = folder / checked_name(object_id)
     if not path.is_dir():
         return
-    pictures = [file for file in path.iterdir() if file.stem in STEMS and file.suffix.lower() in PICTURE_SUFFIXES]
     # the colours first: without its mask what is left would be a reference of the whole picture
-    for file in (*sorted(pictures, key=lambda file: STEMS.index(file.stem)), path / CAMERA):
-        file.unlink(missing_ok=True)
+    for file in sorted(filter(_is_ours, path.iterdir()), key=lambda file: file.stem != RGB):
+        file.unlink()
     if not any(path.iterdir()):
         path.rmdir()
+
+
+def _is_ours(file: Path) -> bool:
+    return file.name == CAMERA or (file.stem in STEMS and file.suffix.lower() in PICTURE_SUFFIXES)
 
 
 def _read(path: Path) -> Reference:

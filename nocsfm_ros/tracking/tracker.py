@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from nocsfm_ros.checkpoints import weights_folder
 from nocsfm_ros.config import Config
+from nocsfm_ros.data.pictures import depth_m_from_raw
 from nocsfm_ros.device import choose_device
 from nocsfm_ros.errors import ConfigError
 from nocsfm_ros.estimator import Estimator
@@ -121,53 +122,63 @@ class Tracker:
             Exception: what the last one raised when no object had an answer: then it is the frame, or the models.
         """
         begin = time.perf_counter()
+        frame = _with_clean_depth(frame)
         self.estimator.stage_ms = {}
         tracks: dict[str, Track] = {}
         taken: dict[str, PoseEstimate] = {}
         errors: dict[str, Exception] = {}
         for object_id, tracker in sorted(self.objects.items(), key=_sureness, reverse=True):
             try:
-                tracks.update(self._advance(frame, object_id, taken))
+                self._advance(frame, object_id, taken, tracks)
             except Exception as error:
                 errors[object_id] = error
-                tracks[object_id] = tracker.fail(frame, f"{type(error).__name__}: {error}")
+                if object_id not in tracks:
+                    tracks[object_id] = tracker.fail(frame, f"{type(error).__name__}: {error}")
         self._report(errors)
         self.stage_ms = {**self.estimator.stage_ms, "total": (time.perf_counter() - begin) * 1e3}
         return [tracks[object_id] for object_id in self.objects]
 
-    def _advance(self, frame: RgbdFrame, object_id: str, taken: dict[str, PoseEstimate]) -> dict[str, Track]:
-        """The object's own track, and new ones of those whose place it takes; notes in `taken` who is where."""
+    def _advance(
+        self, frame: RgbdFrame, object_id: str, taken: dict[str, PoseEstimate], tracks: dict[str, Track]
+    ) -> None:
+        """Put the object's track into `tracks`, with new ones of those whose place it takes; into `taken` who is where.
+
+        Each as soon as it is true: an error in what comes after leaves it so.
+        """
         tracker = self.objects[object_id]
         is_found_anew = tracker.state is not TrackState.TRACKING or tracker.failures > 0
-        track = tracker.update(frame, taken)
-        tracks = {object_id: track}
+        tracks[object_id] = track = tracker.update(frame, taken)
         if track.estimate.pose is None:
-            return tracks
+            return
         for other in [name for name, seen in taken.items() if is_same_place(track.estimate, seen)]:
             tracks[other] = self.objects[other].give_way(frame, object_id)
             del taken[other]
+        taken[object_id] = track.estimate
         if is_found_anew:
-            tracks.update(self._exchange(frame, track, taken))
-        taken[object_id] = tracks[object_id].estimate
-        return tracks
+            self._exchange(frame, track, taken, tracks)
 
-    def _exchange(self, frame: RgbdFrame, found: Track, taken: dict[str, PoseEstimate]) -> dict[str, Track]:
-        """The tracks of two look-alikes that change places, if one was just found and so they fit better together.
+    def _exchange(
+        self, frame: RgbdFrame, found: Track, taken: dict[str, PoseEstimate], tracks: dict[str, Track]
+    ) -> None:
+        """Two look-alikes change places, if one was just found and so they fit better together.
 
         The one that is found first may have taken the other's place. The squares of both differences in colour added
         up tell, even where the lamp has changed both.
         """
         mine = self.objects[found.object_id]
         for name, seen in taken.items():
+            if name == found.object_id:
+                continue
             there, here = mine.seen_at(frame, seen), None
             if there is not None:
                 here = self.objects[name].seen_at(frame, found.estimate)
             if there is None or here is None:
                 continue
             if likeness(there) + likeness(here) > likeness(found.estimate) + likeness(seen):
-                taken[name] = here
-                return {found.object_id: mine.move(frame, there), name: self.objects[name].move(frame, here)}
-        return {}
+                taken[found.object_id], taken[name] = there, here
+                tracks[found.object_id] = mine.move(frame, there)
+                tracks[name] = self.objects[name].move(frame, here)
+                return
 
     def _report(self, errors: dict[str, Exception]) -> None:
         """Raise where every object failed; else log what has begun to fail, once until it works again."""
@@ -176,6 +187,13 @@ class Tracker:
         for object_id in errors.keys() - self.failing:
             logger.error("object %s failed; the others go on", object_id, exc_info=errors[object_id])
         self.failing = frozenset(errors)
+
+
+def _with_clean_depth(frame: RgbdFrame) -> RgbdFrame:
+    """The frame, its depth 0 where it is NaN, infinite or negative."""
+    if frame.depth_m.min() >= 0 and frame.depth_m.max() < np.inf:  # neither holds for NaN
+        return frame
+    return replace(frame, depth_m=depth_m_from_raw(frame.depth_m, 1.0))
 
 
 def _sureness(named: tuple[str, ObjectTracker]) -> tuple[bool, float]:

@@ -58,8 +58,9 @@ def test_weights_without_a_head_take_the_embedded_one(tmp_path: Path) -> None:
     assert isinstance(backbone, SearchBackbone)
 
 
-def test_broken_head_is_an_error_that_names_its_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("broken", ["*.safetensors", "config.json"])
+def test_broken_head_is_an_error_that_names_its_folder(tmp_path: Path, broken: str) -> None:
     head_in(tmp_path, "colours")
-    next((tmp_path / FOLDER).glob("*.safetensors")).write_bytes(b"half")
+    next((tmp_path / FOLDER).glob(broken)).write_bytes(b"half")
     with pytest.raises(CheckpointError, match=FOLDER):
         load_search_backbone("colours", Colours("cpu"), tmp_path, "cpu")

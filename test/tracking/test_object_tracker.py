@@ -473,6 +473,32 @@ def test_object_that_raises_costs_the_others_nothing_and_is_logged_once(
     assert all(states_of(tracker, 4).values())
 
 
+def test_error_after_one_took_anothers_place_leaves_both_as_they_are_known_to_be(
+    four: tuple[Tracker, Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker, scene = four
+    scene.seen = {"red": (5, 0.8)}
+    assert states_of(tracker, 0)["red"]
+    scene.seen["green"] = (5, 0.95)
+    monkeypatch.setattr(Tracker, "_exchange", lambda *_: 1 / 0)
+    red, green, *_ = tracker.update(frame_at(1))
+    assert (red.state, red.T_cam_user) == (TrackState.LOST, None)
+    assert green.state is TrackState.TRACKING and green.T_cam_user is not None
+    assert tracker.objects["green"].failures == 0
+
+
+@pytest.mark.parametrize("hole", [np.nan, np.inf, -1.0])
+def test_depth_that_is_no_distance_counts_as_not_measured(four: tuple[Tracker, Scene], hole: float) -> None:
+    tracker, scene = four
+    seen = []
+    scene.encode_frame = lambda frame: seen.append(frame.depth_m)  # type: ignore[method-assign, assignment, return-value]
+    scene.seen = {"red": (5, 0.8)}
+    frame = frame_at(0)
+    frame.depth_m[3, 4] = hole
+    tracker.update(frame)
+    assert seen[0][3, 4] == 0 and seen[0][0, 0] == frame.depth_m[0, 0] and not frame.depth_m[3, 4] == 0
+
+
 def test_frame_in_which_every_object_raises_is_an_error(four: tuple[Tracker, Scene]) -> None:
     tracker, _ = four
     with pytest.raises(KeyError):
@@ -529,6 +555,62 @@ def test_look_alikes_in_their_own_places_stay(monkeypatch: pytest.MonkeyPatch) -
     assert columns_of(colours, monkeypatch, per_frame=2) == [5, 50]
 
 
+def test_filter_starts_anew_where_the_object_was_carried_and_goes_on_where_it_was_missed(
+    tracker: ObjectTracker, estimator: ScriptedEstimator
+) -> None:
+    tracker.config = replace(tracker.config, filter=replace(tracker.config.filter, cutoff_hz=1.0, speed_gain=0.0))
+    acquire(tracker, estimator)
+    estimator.script += [(None, 0.0), (pose_at(0.02), 0.9)]
+    tracker.update(frame_at(1))
+    near = tracker.update(frame_at(2)).T_cam_user
+    assert near is not None and 0 < near[0, 3] < 0.015
+    estimator.script += [(None, 0.0)] * 3 + [(None, 0.0), (pose_at(0.4), 0.9)]
+    for number in (3, 4):
+        tracker.update(frame_at(number))
+    assert tracker.state is TrackState.LOST
+    estimator.script = [(pose_at(0.4), 0.9), (pose_at(0.4), 0.9)]
+    far = tracker.update(frame_at(5)).T_cam_user
+    assert far is not None and far[0, 3] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("max_keyframes", [0, 5])
+def test_object_known_from_a_picture_without_depth_is_followed_from_its_first_pose(
+    tracker: ObjectTracker, estimator: ScriptedEstimator, max_keyframes: int
+) -> None:
+    tracker.config = replace(
+        tracker.config, tracking=replace(tracker.config.tracking, max_keyframes=max_keyframes)
+    )
+    tracker.model.views = [_view(np.eye(4), None)]
+    tracker.reset()
+    assert tracker.model.cloud is None and not tracker.model.size_m.any()
+    estimator.script += [(pose_at(), 0.9)] * 4
+    assert all(tracker.update(frame_at(n)).T_cam_user is not None for n in range(4))
+    assert tracker.model.cloud is not None and len(estimator.asked[-1]) == 2  # predicted and last: it is followed
+    tracker.reset()
+    assert not tracker.model.size_m.any()
+
+
+def test_of_two_keyframes_alike_the_older_stays() -> None:
+    views = [_view(pose_at(0.0, turn_deg).T_cam_obj) for turn_deg in (0, 50, 100, 57)]
+    model = ObjectModel("mug", list(views), 0.2, None)
+    model.drop_most_redundant()
+    assert model.views == views[:3]
+
+
+def test_fewer_keyframes_wanted_later_are_fewer_kept(
+    tracker: ObjectTracker, estimator: ScriptedEstimator
+) -> None:
+    acquire(tracker, estimator)
+    for number, turn_deg in enumerate((0, 20, 40, 60), 1):
+        estimator.script += [(pose_at(0.0, turn_deg), 0.95)]
+        tracker.update(frame_at(number))
+    assert len(tracker.model.views) == 4
+    tracker.config = replace(tracker.config, tracking=replace(tracker.config.tracking, max_keyframes=2))
+    estimator.script += [(pose_at(0.0, 80), 0.95)]
+    tracker.update(frame_at(5))
+    assert len(tracker.model.views) == 3
+
+
 def test_track_has_the_velocity_only_when_followed_for_two_frames_in_a_row(
     tracker: ObjectTracker, estimator: ScriptedEstimator
 ) -> None:
@@ -539,3 +621,4 @@ def test_track_has_the_velocity_only_when_followed_for_two_frames_in_a_row(
     for twist in (twists[1], twists[4]):
         assert twist is not None
         np.testing.assert_allclose(twist, [0.2, 0, 0, 0, 0, 0], atol=1e-9)  # 1 cm in 50 ms
+

@@ -136,6 +136,14 @@ def test_forgetting_one_made_by_hand_leaves_none_of_its_pictures(tmp_path: Path)
     assert saved_references(tmp_path) == []
 
 
+def test_saving_again_keeps_what_is_not_ours(tmp_path: Path) -> None:
+    folder = save_reference(tmp_path, _reference())
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
+    (folder / "rgb.png").rename(folder / "rgb.jpg")
+    save_reference(tmp_path, _reference(with_depth=False))
+    assert sorted(path.name for path in folder.iterdir()) == ["camera.json", "mask.png", "notes.txt", "rgb.png"]
+
+
 def test_forgetting_keeps_what_is_not_ours(tmp_path: Path) -> None:
     folder = save_reference(tmp_path, _reference())
     (folder / "notes.txt").write_text("mine", encoding="utf-8")
