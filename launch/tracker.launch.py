@@ -7,14 +7,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from launch.actions import DeclareLaunchArgument
-from launch.conditions import IfCondition, UnlessCondition
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
-from launch import LaunchDescription
+from launch import LaunchContext, LaunchDescription
 
 _SHARE = FindPackageShare("nocsfm_ros")
 _DEMO = Path(str(files("nocsfm_ros"))) / "demo_data"
@@ -32,7 +31,7 @@ _ARGUMENTS = (
         "YAML of parameters (docs/parameters.md)",
     ),
     ("namespace", "", "namespace of the node: one each for several cameras"),
-    ("device", "auto", "where torch runs: auto, cpu or cuda; wins over params_file"),
+    ("device", "", "where torch runs: auto, cpu or cuda; wins over params_file"),
     ("image_topic", "rgb/image_rect_color", "rectified colour picture (sensor_msgs/Image)"),
     (
         "depth_topic",
@@ -40,7 +39,7 @@ _ARGUMENTS = (
         "depth registered to the colour picture (sensor_msgs/Image)",
     ),
     ("info_topic", "rgb/camera_info", "camera info of the colour picture"),
-    ("use_sim_time", "false", "take the time from /clock"),
+    ("use_sim_time", "", "true takes the time from /clock; wins over params_file"),
     ("demo", "false", "play the embedded sequence on the input topics and set its reference"),
     ("rviz", "false", "open RViz with config/tracker.rviz"),
     (
@@ -53,38 +52,36 @@ _ARGUMENTS = (
 
 def generate_launch_description() -> LaunchDescription:
     """The tracker, and RViz if wanted. The node walks to the active state by itself (parameter autostart)."""
-    demo = LaunchConfiguration("demo")
     arguments = [
         DeclareLaunchArgument(name, default_value=default, description=text)
         for name, default, text in _ARGUMENTS
     ]
-    tracker = _tracker(condition=UnlessCondition(demo))
-    demo_tracker = _tracker(_DEMO_PARAMETERS, condition=IfCondition(demo))
-    return LaunchDescription([*arguments, tracker, demo_tracker, _player(), _reference(), _rviz()])
+    tracker, rviz = OpaqueFunction(function=_tracker), OpaqueFunction(function=_rviz)
+    return LaunchDescription([*arguments, tracker, _player(), _reference(), rviz])
 
 
-def _tracker(*parameters: dict[str, Any], condition: Any) -> Node:
+def _tracker(context: LaunchContext) -> list[Node]:
     value = LaunchConfiguration
-    return Node(
+    given = _sim_time(context)
+    if device := value("device").perform(context):
+        given["model.device"] = device
+    if IfCondition(value("demo")).evaluate(context):
+        given |= _DEMO_PARAMETERS
+    tracker = Node(
         package="nocsfm_ros",
         executable="tracker_node",
         name="nocsfm_tracker",
         namespace=value("namespace"),
         output="screen",
         emulate_tty=True,
-        condition=condition,
-        parameters=[
-            value("params_file"),
-            _use_sim_time(),
-            {"model.device": ParameterValue(value("device"), value_type=str)},
-            *parameters,
-        ],
+        parameters=[value("params_file"), *([given] if given else [])],
         remappings=[
             ("rgb/image_rect_color", value("image_topic")),
             ("depth_registered/image_rect", value("depth_topic")),
             ("rgb/camera_info", value("info_topic")),
         ],
     )
+    return [tracker]
 
 
 def _player() -> Node:
@@ -126,14 +123,15 @@ def _reference() -> Node:
     )
 
 
-def _rviz() -> Node:
-    return Node(
+def _rviz(context: LaunchContext) -> list[Node]:
+    given = _sim_time(context)
+    rviz = Node(
         package="rviz2",
         executable="rviz2",
         name="rviz",
         namespace=LaunchConfiguration("namespace"),
         output="log",
-        parameters=[_use_sim_time()],
+        parameters=[given] if given else [],
         condition=IfCondition(LaunchConfiguration("rviz")),
         arguments=[
             "-d",
@@ -142,7 +140,10 @@ def _rviz() -> Node:
             LaunchConfiguration("fixed_frame"),
         ],
     )
+    return [rviz]
 
 
-def _use_sim_time() -> dict[str, ParameterValue]:
-    return {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}
+def _sim_time(context: LaunchContext) -> dict[str, Any]:
+    """The parameter, where the argument is given: else params_file decides."""
+    given = LaunchConfiguration("use_sim_time")
+    return {"use_sim_time": IfCondition(given).evaluate(context)} if given.perform(context) else {}

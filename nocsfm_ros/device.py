@@ -18,8 +18,11 @@ def choose_device(asked: str, setting: str = "model.device") -> str:
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware has it: twice as fast there, many times slower on a CPU that emulates it."""
-    has_bf16 = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    """bfloat16 where the hardware has it: twice as fast there, many times slower where it is emulated."""
+    if device.type == "cuda":
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if has_bf16 else torch.float32
 
 

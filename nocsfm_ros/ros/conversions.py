@@ -15,6 +15,7 @@ from geometry_msgs.msg import Pose
 from nocsfm_msgs.srv import SetReference
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from nocsfm_ros.data.bag_images import K_of_camera_info
 from nocsfm_ros.errors import ConfigError, FrameError
 from nocsfm_ros.geometry.transforms import rotation_from_quat_xyzw
 from nocsfm_ros.types import BoolArray, Float32Array, Float64Array, Reference, RgbdFrame, Uint8Array
@@ -23,11 +24,11 @@ _BRIDGE = CvBridge()
 _COLOR_BYTES = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 _DEPTH_BYTES = {"16UC1": 2, "mono16": 2, "32FC1": 4}
 _MASK_BYTES = {"mono8": 1, "8UC1": 1}
-_FARTHEST_M = 1000.0
+_FARTHEST_POSE_M = 1000.0
 # Header of compressed_depth_image_transport: int32 format, then the two float32 of its inverse-depth code.
 _COMPRESSED_DEPTH_HEADER = np.dtype([("format", "<i4"), ("a", "<f4"), ("b", "<f4")])
 # No RGB-D camera sees this far: a 32FC1 picture with such a median holds millimetres, a pixel is a mistake.
-_FARTHEST_M = 100.0
+_FARTHEST_DEPTH_M = 100.0
 # From fisheye to telescope: focal length over the longer side.
 _SHORTEST_FOCAL, _LONGEST_FOCAL = 0.05, 100.0
 _REGISTRATION_MEND = (
@@ -113,14 +114,14 @@ def depth_m_from_msg(msg: Image | CompressedImage, topic: str) -> Float32Array:
         return raw.astype(np.float32) * np.float32(0.001)
     with np.errstate(invalid="ignore"):
         depth_m = np.where(np.isfinite(raw) & (raw > 0), raw, 0).astype(np.float32)
-    if depth_m.any() and (median := float(np.median(depth_m[depth_m > 0]))) > _FARTHEST_M:
+    if depth_m.any() and (median := float(np.median(depth_m[depth_m > 0]))) > _FARTHEST_DEPTH_M:
         raise FrameError(
             f"depth picture on {topic}",
             got=f"a median of {median:.0f}",
             expected="metres in 32FC1",
             mend="These are millimetres: publish them as 16UC1, or divide by 1000",
         )
-    depth_m[depth_m > _FARTHEST_M] = 0
+    depth_m[depth_m > _FARTHEST_DEPTH_M] = 0
     return depth_m
 
 
@@ -135,15 +136,12 @@ def mask_from_msg(msg: Image, topic: str) -> BoolArray:
 
 
 def K_from_info(info: CameraInfo, size_wh: tuple[int, int], topic: str) -> Float64Array:
-    """(3, 3) float64 intrinsics of the rectified picture: P's left part where the driver fills it, else K.
+    """(3, 3) float64 intrinsics of the rectified picture, see K_of_camera_info.
 
     Raises:
         FrameError: not calibrated, not finite, or of another picture size.
     """
-    K = np.array(info.k, dtype=np.float64).reshape(3, 3)
-    P = np.array(info.p, dtype=np.float64).reshape(3, 4)[:, :3]
-    # sensor_msgs/CameraInfo: K[0] = 0 means uncalibrated; P, not K, describes image_rect topics.
-    chosen = P if K[0, 0] > 0 and P[0, 0] > 0 else K
+    chosen = K_of_camera_info(info.k, info.p)
     focal, side = chosen.diagonal()[:2], max(info.width, info.height, *size_wh)
     is_lens = bool(((focal > _SHORTEST_FOCAL * side) & (focal < _LONGEST_FOCAL * side)).all())
     has_centre = bool((np.abs(chosen[:2, 2]) < 10 * side).all() and (np.abs(chosen[[0, 1], [1, 0]]) < side).all())
@@ -181,20 +179,31 @@ def reference_from_request(request: SetReference.Request, newest: RgbdFrame | No
         )
     roi_xywh = (roi.x_offset, roi.y_offset, roi.width, roi.height) if roi.width and roi.height else None
     T_cam_user = T_from_pose(request.object_pose) if request.has_object_pose else None
+    has_depth, has_camera = _is_given(request.depth), any(request.camera_info.k)
     depth_m, K = None, None
     if _is_given(request.image):
         rgb = rgb_from_msg(request.image, "image")
-        if _is_given(request.depth):
+        if has_depth and not has_camera:
+            raise ConfigError(
+                "reference", got="depth without camera_info", expected="the intrinsics K with it",
+                mend="Give camera_info (set_reference: --camera), or leave the depth out",
+            )
+        if has_depth:
             depth_m = depth_m_from_msg(request.depth, "depth")
-        if depth_m is not None or any(request.camera_info.k):
+        if has_camera:
             K = K_from_info(request.camera_info, (rgb.shape[1], rgb.shape[0]), "camera_info")
+    elif has_depth or has_camera:
+        raise ConfigError(
+            "reference", got="depth or camera_info without an image", expected="the picture they belong to, or neither",
+            mend="Give the image; without one the newest live frame is taken, with its own depth and camera",
+        )
     elif newest is not None:
         rgb, depth_m, K = newest.rgb, newest.depth_m, newest.K
     else:
         raise ConfigError(
             "reference",
-            got="an empty image and no live frame so far",
-            expected="a picture in the request, or one received frame",
+            got="an empty image and no live frame now",
+            expected="a picture in the request, or a frame of the last seconds",
             mend="Give a picture, or look at /diagnostics for the input that is missing",
         )
     return reference_from_arrays(object_id, rgb, mask, roi_xywh, depth_m, K, T_cam_user)
@@ -210,12 +219,12 @@ def T_from_pose(pose: Pose) -> Float64Array:
     quat_xyzw = np.array([turn.x, turn.y, turn.z, turn.w])
     T = np.eye(4)
     T[:3, 3] = position.x, position.y, position.z
-    is_near = bool((np.abs(T[:3, 3]) < _FARTHEST_M).all())  # False for NaN
+    is_near = bool((np.abs(T[:3, 3]) < _FARTHEST_POSE_M).all())  # False for NaN
     if not (is_near and abs(np.linalg.norm(quat_xyzw) - 1.0) < 1e-3):
         raise ConfigError(
             "object_pose",
             got=f"position {T[:3, 3]}, quaternion {quat_xyzw}",
-            expected=f"metres within {_FARTHEST_M:g} of the camera and a quaternion x, y, z, w of length 1",
+            expected=f"metres within {_FARTHEST_POSE_M:g} of the camera and a quaternion x, y, z, w of length 1",
         )
     T[:3, :3] = rotation_from_quat_xyzw(quat_xyzw)
     return T

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -77,14 +78,15 @@ class InputMonitor:
         missing = [self._why_silent(watch) for watch in self.watches if not watch.is_alive()]
         if missing:
             return ERROR, "; ".join(missing)
-        if now - self._last_set_s > SILENT_S:
+        has_problem, is_apart = now - self._last_problem_s < SILENT_S, now - self._last_set_s > SILENT_S
+        if has_problem:
+            return ERROR if is_apart else WARN, self._problem
+        if is_apart:
             stamps = [watch.last_stamp_s for watch in self.watches]
             return ERROR, (
                 f"not synchronised: newest stamps differ by {max(stamps) - min(stamps):.3f} s, allowed are "
                 f"{self.slop_s:g} s: let the drivers share one clock, or raise slop_s and queue_size"
             )
-        if now - self._last_problem_s < SILENT_S:
-            return WARN, self._problem
         return OK, "colour, depth and camera info arrive and fit together"
 
     def _why_silent(self, watch: InputWatch) -> str:
@@ -149,8 +151,9 @@ def diagnostic_array(
     statuses = [_tracker_status(name, state, problem, stats, rates)]
     if monitor is not None:
         statuses.insert(0, _input_status(name, monitor, rates))
-    for track in stats.tracks:
-        level = OK if track.state == TrackState.TRACKING else WARN
+    silent_s = time.monotonic() - stats.tracks_s
+    for track in [track for track in stats.tracks if track.object_id in stats.object_ids]:
+        level = OK if track.state == TrackState.TRACKING and silent_s < SILENT_S else WARN
         facts = {
             "confidence": f"{track.estimate.confidence:.2f}",
             "inlier_ratio": f"{track.estimate.inlier_ratio:.2f}",
@@ -159,6 +162,7 @@ def diagnostic_array(
             "round_about": "none" if track.axis_user is None else " ".join(f"{x:.2f}" for x in track.axis_user),
         }
         text = track.state.name + (f": {track.estimate.reason}" if track.estimate.reason else "")
+        text = text if silent_s < SILENT_S else f"no frame for {silent_s:.0f} s; before that {text}"
         statuses.append(_status(f"{name}: object {track.object_id}", level, text, facts))
     array = DiagnosticArray(status=statuses)
     array.header.stamp = node.get_clock().now().to_msg()
@@ -183,15 +187,16 @@ def _input_status(name: str, monitor: InputMonitor, rates: Rates) -> DiagnosticS
 
 
 def device_facts() -> dict[str, object]:
-    """Device and memory in use; without importing torch, which may not be loaded yet."""
-    facts: dict[str, object] = {"memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+    """Device and memory in use; without importing torch, which may not be loaded yet, or waking a GPU."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    facts: dict[str, object] = {"memory_mb": pages * resource.getpagesize() // 2**20}
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        facts |= {
-            "device": torch.cuda.get_device_name(),
-            "device_memory_mb": torch.cuda.memory_allocated() // 2**20,
-        }
-    return facts
+    if torch is None:
+        return facts
+    if not torch.cuda.is_initialized():
+        return facts | {"device": "cpu"}
+    allocated_mb = torch.cuda.memory_allocated() // 2**20
+    return facts | {"device": torch.cuda.get_device_name(), "device_memory_mb": allocated_mb}
 
 
 def _tracker_status(
@@ -205,7 +210,7 @@ def _tracker_status(
         level, message = ERROR, f"frames fail: {stats.last_failure}"
     elif stats.paused:
         level, message = WARN, "paused: call ~/enable with data: true to go on"
-    elif state == "active" and stats.processed and not stats.tracks:
+    elif state == "active" and stats.processed and not stats.object_ids:
         level, message = WARN, "no reference yet: call ~/set_reference"
     facts: dict[str, object] = {
         "state": state,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from message_filters import ApproximateTimeSynchronizer, Subscriber, TimeSynchronizer
+from message_filters import ApproximateTimeSynchronizer, SimpleFilter, Subscriber, TimeSynchronizer
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -45,15 +45,16 @@ class Inputs:
         ]
         exact = config.sync == "exact"
         self.monitor = InputMonitor(node, watches, 0.0 if exact else config.slop_s)
-        for subscriber, watch in zip(self._subscribers, watches, strict=True):
-            subscriber.registerCallback(self._on_message, watch)
+        checked = [SimpleFilter() for _ in self._subscribers]
         self._sync = (
-            TimeSynchronizer(self._subscribers, config.queue_size)
+            TimeSynchronizer(checked, config.queue_size)
             if exact
-            else ApproximateTimeSynchronizer(self._subscribers, config.queue_size, config.slop_s)
+            else ApproximateTimeSynchronizer(checked, config.queue_size, config.slop_s)
         )
         self._sync.registerCallback(self._on_rgbd)
         self._slop_ns = int(1e9 * self.monitor.slop_s)
+        for subscriber, watch, good in zip(self._subscribers, watches, checked, strict=True):
+            subscriber.registerCallback(self._on_message, watch, good)
 
     def destroy(self) -> None:
         """Unsubscribe."""
@@ -72,14 +73,24 @@ class Inputs:
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 
-    def _on_message(self, msg: Image | CompressedImage | CameraInfo, watch: InputWatch) -> None:
-        """Called for every message before the synchroniser gets it.
+    def _on_message(
+        self, msg: Image | CompressedImage | CameraInfo, watch: InputWatch, good: SimpleFilter
+    ) -> None:
+        """Hand a message on to the synchroniser, which raises for a stamp before 1970 and keeps its lock then."""
+        went_back, sec = watch.received(msg), msg.header.stamp.sec
+        if sec < 0:
+            problem = f"header.stamp on {watch.topic}: got {sec} s, expected 0 or more: set the publisher's clock"
+            self.monitor.rejected(problem)
+            self._node.get_logger().warning(f"message dropped: {problem}", throttle_duration_sec=5.0)
+            return
+        if went_back:
+            self._forget_later(msg, watch)
+        good.signalMessage(msg)
 
-        When time goes back, messages without partners would stay the newest for ever and fill the queues,
+    def _forget_later(self, msg: Image | CompressedImage | CameraInfo, watch: InputWatch) -> None:
+        """When time goes back, messages without partners would stay the newest for ever and fill the queues,
         which drop the oldest stamp first: that of every message still to come.
         """
-        if not watch.received(msg):
-            return
         self._node.get_logger().warning(
             f"time went back on {watch.topic}: waiting messages of the time before are dropped",
             throttle_duration_sec=5.0,

@@ -29,7 +29,7 @@ from tf2_ros import TransformBroadcaster
 
 from nocsfm_ros.config import Config
 from nocsfm_ros.errors import ConfigError, NocsfmError
-from nocsfm_ros.ros.diagnostics import Rates, diagnostic_array
+from nocsfm_ros.ros.diagnostics import SILENT_S, Rates, diagnostic_array
 from nocsfm_ros.ros.inputs import Inputs
 from nocsfm_ros.ros.parameters import checked_change, declare_parameters
 from nocsfm_ros.ros.publishing import Publishing
@@ -71,14 +71,14 @@ class TrackerNode(LifecycleNode):
         self._problem = ""
         # Before any service is offered: a request that comes at once then waits for the weights.
         self._loading = self._worker.load(self._config) if self._config.autostart else None
-        self._newest: RgbdFrame | None = None
+        self._newest: tuple[RgbdFrame, float] | None = None  # with the time.monotonic() of its arrival
         self._inputs: Inputs | None = None
         self._publishing: Publishing | None = None
         self._rates = Rates()
         self._broadcaster = TransformBroadcaster(self)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        Services(self, self._worker, lambda: self._config, lambda: self._newest)
+        Services(self, self._worker, lambda: self._config, self._newest_frame)
         self.create_timer(1.0, self._on_second, callback_group=MutuallyExclusiveCallbackGroup())
         self._autostart_timer = None
         if self._config.autostart:
@@ -120,6 +120,7 @@ class TrackerNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe."""
         try:
+            self._rates = Rates()  # the inputs count from 0
             self._inputs = Inputs(self, self._config, self._on_frame)
         except Exception as error:
             return self._refused("not active", error)
@@ -188,8 +189,14 @@ class TrackerNode(LifecycleNode):
     # -- frames
 
     def _on_frame(self, frame: RgbdFrame) -> None:
-        self._newest = frame
+        self._newest = frame, time.monotonic()
         self._worker.put(frame)
+
+    def _newest_frame(self) -> RgbdFrame | None:
+        """What the camera shows now; None where it is silent."""
+        if self._newest is None or time.monotonic() - self._newest[1] > SILENT_S:
+            return None
+        return self._newest[0]
 
     def _on_result(self, result: Result) -> None:
         publishing = self._publishing

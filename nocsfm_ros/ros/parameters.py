@@ -68,9 +68,9 @@ class RosConfig(Config):
     )
     slop_s: float = _setting(
         0.04,
-        "largest difference of the stamps of one set; used by sync=approximate",
+        "the stamps of one set differ by less than this; used by sync=approximate (equal stamps: sync=exact)",
         unit="s",
-        low=0.0,
+        low=0.001,
         high=10.0,
         live=False,
     )

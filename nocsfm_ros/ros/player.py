@@ -38,7 +38,7 @@ from nocsfm_ros.errors import ConfigError
 
 END_TOPIC = "/player/end"
 _COMPRESSED, _SUFFIX = "sensor_msgs/msg/CompressedImage", "/compressed"
-_ENCODINGS = {("uint8", 3): "bgr8", ("uint8", 1): "mono8", ("uint16", 1): "16UC1"}
+_ENCODINGS = {("uint8", 3): "bgr8", ("uint8", 4): "bgra8", ("uint8", 1): "mono8", ("uint16", 1): "16UC1"}
 # CDR of a message that begins with a Header: 4 bytes of encapsulation, then the stamp.
 _STAMP = {True: struct.Struct("<iI"), False: struct.Struct(">iI")}
 
@@ -102,11 +102,18 @@ class Bag:
                 expected="JPEG or PNG",
             )
         channels = 1 if picture.ndim == 2 else picture.shape[2]
+        encoding = _ENCODINGS.get((picture.dtype.name, channels))
+        if encoding is None:
+            raise ConfigError(
+                f"topic {connection.topic} of {self.path}",
+                got=f"a picture of {channels} channels of {picture.dtype.name}",
+                expected=" or ".join(_ENCODINGS.values()),
+            )
         image = Image(
             height=picture.shape[0],
             width=picture.shape[1],
             step=picture.nbytes // picture.shape[0],
-            encoding=_ENCODINGS[picture.dtype.name, channels],
+            encoding=encoding,
         )
         image.header = Header(stamp=time_of(stamp_ns), frame_id=packed.header.frame_id)
         # Faster than assigning bytes, of which rclpy checks every one.

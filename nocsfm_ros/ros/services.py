@@ -47,7 +47,7 @@ class Services:
             node: the services' node.
             worker: gets the requests.
             config: the settings as they are at the time of a call.
-            newest: the newest live frame at the time of a call.
+            newest: what the camera shows at the time of a call.
         """
         self._worker, self._config, self._newest, self._logger = worker, config, newest, node.get_logger()
         group = MutuallyExclusiveCallbackGroup()
@@ -108,10 +108,12 @@ class Services:
     def _set(self, tracker: TrackerLike, reference: Reference) -> tuple[Any, str]:
         """The tracker's report, and what is to be said about saving; in the worker's thread, as _remove."""
         report = tracker.set_reference(reference)
+        self._worker.note_objects(tracker.object_ids)
         return report, self._kept(lambda folder: f"saved in {save_reference(folder, reference)}", "not saved")
 
     def _remove(self, tracker: TrackerLike, object_id: str | None) -> tuple[list[str], str]:
         removed = list(tracker.remove_reference(object_id))
+        self._worker.note_objects(tracker.object_ids)
 
         def forget(folder: Path) -> str:
             for name in removed:

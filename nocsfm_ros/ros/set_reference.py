@@ -8,17 +8,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import rclpy
 from nocsfm_msgs.srv import SetReference
 from numpy.typing import NDArray
 from rclpy.utilities import remove_ros_args
-from sensor_msgs.msg import CameraInfo, RegionOfInterest
+from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 from std_msgs.msg import Header
 
-from nocsfm_ros.errors import ConfigError
+from nocsfm_ros.data.pictures import MILLIMETRE, read_camera, read_depth_m, read_labels, read_rgb_or_rgba
+from nocsfm_ros.errors import ConfigError, NocsfmError
 from nocsfm_ros.ros.outputs import image_msg, pose_from_T
+from nocsfm_ros.types import BoolArray
 
 
 def parse_arguments(args: list[str]) -> argparse.Namespace:
@@ -33,8 +34,12 @@ def parse_arguments(args: list[str]) -> argparse.Namespace:
     parser.add_argument("--mask", type=Path, help="picture of the same size: over 0 on the object")
     parser.add_argument("--roi", type=_roi, metavar="X,Y,W,H", help="box around the object, pixels")
     parser.add_argument("--id", default="", help="name of the object (default: the picture's file name)")
-    parser.add_argument("--depth", type=Path, help="16-bit PNG, millimetres, registered to the picture")
-    parser.add_argument("--camera", type=Path, help='JSON {"width", "height", "K": [9 numbers]}')
+    parser.add_argument(
+        "--depth", type=Path, help="16-bit PNG registered to the picture; millimetres, or the camera file's depth_scale"
+    )
+    parser.add_argument(
+        "--camera", type=Path, help='JSON {"K": [9 numbers]} or fx, fy, cx, cy; optional "depth_scale" in metres'
+    )
     parser.add_argument(
         "--pose", type=Path, help='JSON {"T_cam_obj": [16 numbers row-major]}: your own object frame'
     )
@@ -48,44 +53,30 @@ def parse_arguments(args: list[str]) -> argparse.Namespace:
 
 
 def request_from_arguments(arguments: argparse.Namespace) -> SetReference.Request:
-    """Read the files.
+    """Read the files, as `nocsfm track` and the folder of saved references do.
 
     Raises:
-        ConfigError: names the file that is missing or holds something else.
+        NocsfmError: names the file that is missing or holds something else.
     """
     request = SetReference.Request(object_id=arguments.id)
+    width, height = 0, 0
     if arguments.image is not None:
         request.object_id = arguments.id or arguments.image.stem
-        picture = _read(arguments.image, cv2.IMREAD_UNCHANGED)
-        if picture.dtype != np.uint8:
-            raise ConfigError(f"picture {arguments.image}", got=picture.dtype, expected="8 bits per channel")
-        if (
-            picture.ndim == 3
-            and picture.shape[2] == 4
-            and arguments.mask is None
-            and (picture[..., 3] < 128).any()
-        ):
-            request.mask = image_msg(
-                np.where(picture[..., 3] >= 128, 255, 0).astype(np.uint8), "mono8", Header()
-            )
-        encodings = {1: "mono8", 3: "bgr8", 4: "bgra8"}
-        request.image = image_msg(picture, encodings[1 if picture.ndim == 2 else picture.shape[2]], Header())
+        picture = read_rgb_or_rgba(arguments.image)
+        height, width, channels = picture.shape
+        request.image = image_msg(picture, "rgb8" if channels == 3 else "rgba8", Header())
+        if channels == 4 and arguments.mask is None and (picture[..., 3] < 128).any():
+            request.mask = _mask_msg(picture[..., 3] >= 128)
     if arguments.mask is not None:
-        mask = _read(arguments.mask, cv2.IMREAD_GRAYSCALE)
-        request.mask = image_msg(np.where(mask > 0, 255, 0).astype(np.uint8), "mono8", Header())
+        request.mask = _mask_msg(read_labels(arguments.mask) > 0)
+    metres_per_unit = MILLIMETRE
+    if arguments.camera is not None:
+        K, metres_per_unit = read_camera(arguments.camera)
+        request.camera_info = CameraInfo(width=width, height=height, k=K.ravel().tolist())
     if arguments.depth is not None:
-        depth = _read(arguments.depth, cv2.IMREAD_UNCHANGED)
-        if depth.dtype != np.uint16 or depth.ndim != 2:
-            raise ConfigError(
-                f"depth {arguments.depth}",
-                got=f"{depth.dtype} {depth.shape}",
-                expected="one 16-bit channel, millimetres",
-            )
-        request.depth = image_msg(depth, "16UC1", Header())
+        request.depth = image_msg(read_depth_m(arguments.depth, metres_per_unit), "32FC1", Header())
     if arguments.roi is not None:
         request.roi = arguments.roi
-    if arguments.camera is not None:
-        request.camera_info = _camera_info(arguments.camera)
     if arguments.pose is not None:
         request.has_object_pose = True
         request.object_pose = pose_from_T(_numbers(arguments.pose, "T_cam_obj", 16).reshape(4, 4))
@@ -134,7 +125,7 @@ def main(args: list[str] | None = None) -> int:
             response = call(request, arguments.node, arguments.timeout)
         finally:
             rclpy.try_shutdown()
-    except ConfigError as error:
+    except NocsfmError as error:
         sys.stderr.write(f"set_reference: {error}\n")
         return 1
     except KeyboardInterrupt:
@@ -153,11 +144,8 @@ def _roi(text: str) -> RegionOfInterest:
     return RegionOfInterest(x_offset=x, y_offset=y, width=width, height=height)
 
 
-def _read(path: Path, flags: int) -> NDArray[Any]:
-    picture = cv2.imread(str(path), flags) if path.is_file() else None
-    if picture is None:
-        raise ConfigError(f"picture {path}", got="no readable file", expected="a PNG or JPEG")
-    return np.asarray(picture)
+def _mask_msg(mask: BoolArray) -> Image:
+    return image_msg(np.where(mask, 255, 0).astype(np.uint8), "mono8", Header())
 
 
 def _numbers(path: Path, key: str, count: int) -> NDArray[np.float64]:
@@ -170,11 +158,6 @@ def _numbers(path: Path, key: str, count: int) -> NDArray[np.float64]:
     if numbers.size != count:
         raise ConfigError(f'"{key}" in {path}', got=f"{numbers.size} numbers", expected=count)
     return numbers
-
-
-def _camera_info(path: Path) -> CameraInfo:
-    width, height = (int(_numbers(path, key, 1)[0]) for key in ("width", "height"))
-    return CameraInfo(width=width, height=height, k=_numbers(path, "K", 9).tolist())
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ Everything else (load, references, reset, settings) is a request, done before th
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 import time
 from collections import deque
@@ -53,7 +54,7 @@ class Result:
 
 @dataclass(frozen=True)
 class WorkerStats:
-    """Counters since start, and facts of the last frame."""
+    """Counters since start, facts of the last frame and when it was done (time.monotonic), the objects there are."""
 
     received: int = 0
     dropped: int = 0
@@ -63,6 +64,8 @@ class WorkerStats:
     last_failure: str = ""
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     tracks: Sequence[Track] = ()
+    tracks_s: float = 0.0
+    object_ids: Sequence[str] = ()
     loaded: bool = False
     loading: bool = False
     paused: bool = False
@@ -136,7 +139,7 @@ class Worker:
 
     def unload(self) -> Future[None]:
         """Let go of the tracker and its memory."""
-        return self._submit(lambda: self._set_tracker(None))
+        return self._submit(self._unload)
 
     def post(self, job: Callable[[TrackerLike], T]) -> Future[T]:
         """Have `job` called with the tracker before the next frame.
@@ -145,6 +148,11 @@ class Worker:
         and CancelledError when the worker stops.
         """
         return self._submit(lambda: job(self._loaded_tracker()))
+
+    def note_objects(self, object_ids: Sequence[str]) -> None:
+        """What a request has left to be looked for: the next frame may be long in coming."""
+        with self._wake:
+            self._note(object_ids=tuple(object_ids))
 
     def stop(self, timeout_s: float) -> bool:
         """End the thread; whoever waits for a request gets CancelledError.
@@ -199,6 +207,8 @@ class Worker:
                     processed=self._stats.processed + 1,
                     latency_s=latency_s,
                     tracks=tuple(tracks),
+                    tracks_s=time.monotonic(),
+                    object_ids=tuple(track.object_id for track in tracks),
                     stage_ms=dict(tracker.stage_ms),
                 )
             self._on_result(Result(frame, tracks, latency_s))
@@ -214,6 +224,12 @@ class Worker:
             with self._wake:
                 self._note(loading=False)
 
+    def _unload(self) -> None:
+        self._set_tracker(None)
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
     def _loaded_tracker(self) -> TrackerLike:
         if self._tracker is None:
             raise ConfigError(
@@ -227,7 +243,7 @@ class Worker:
     def _set_tracker(self, tracker: TrackerLike | None) -> None:
         self._tracker = tracker
         with self._wake:
-            self._note(loaded=tracker is not None, tracks=(), stage_ms={})
+            self._note(loaded=tracker is not None, tracks=(), object_ids=(), stage_ms={})
 
     def _note(self, **facts: Any) -> None:
         self._stats = dataclasses.replace(self._stats, **facts)

@@ -9,8 +9,13 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: ./run test prepares it, or source a distribution")
 pytest.importorskip("nocsfm_msgs", reason="needs the built message package nocsfm_msgs")
 
+import numpy as np
 import rclpy
+from nocsfm_msgs.srv import RemoveReference, SetReference
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from nocsfm_ros.ros import diagnostics
+from nocsfm_ros.ros.diagnostics import Rates, diagnostic_array
 
 
 def _status(robot: Any) -> str:
@@ -97,3 +102,37 @@ def test_pictures_lost_on_the_way_are_seen_from_the_rates(robot: Any, eventually
         )
 
     eventually(camera_loses_pictures)
+
+
+def _of_object(node: Any) -> list[tuple[bytes, str]]:
+    array = diagnostic_array(node, "active", "", None, node._worker.stats, Rates())
+    return [(status.level, status.message) for status in array.status if "object mug" in status.name]
+
+
+def test_object_is_out_of_date_when_frames_stop_and_gone_when_it_is_removed(
+    robot: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = robot.start_node()
+    messages = robot.messages
+    request = SetReference.Request(object_id="mug", image=messages.color())
+    assert robot.call(SetReference, "/nocsfm_tracker/set_reference", request).success
+    robot.publish(messages.color(), messages.depth(), messages.info())
+    eventually(lambda: _of_object(node))
+    assert _of_object(node) == [(diagnostics.OK, "TRACKING")]
+    monkeypatch.setattr(diagnostics, "SILENT_S", 0.0)
+    assert _of_object(node) == [(diagnostics.WARN, "no frame for 0 s; before that TRACKING")]
+    removed = robot.call(RemoveReference, "/nocsfm_tracker/remove_reference", RemoveReference.Request())
+    assert removed.success and _of_object(node) == []
+
+
+def test_device_is_the_one_in_use_and_memory_is_that_of_now() -> None:
+    import torch
+
+    before_mb = diagnostics.device_facts()["memory_mb"]
+    block = np.ones(200 * 2**20, np.uint8)
+    facts = diagnostics.device_facts()
+    del block
+    assert isinstance(before_mb, int) and isinstance(facts["memory_mb"], int)
+    assert facts["memory_mb"] > before_mb + 150 > diagnostics.device_facts()["memory_mb"]  # type: ignore[operator]
+    if not torch.cuda.is_initialized():
+        assert facts["device"] == "cpu"

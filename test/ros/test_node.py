@@ -318,3 +318,17 @@ def test_two_nodes_of_the_same_full_name_both_answer_frames(robot: Any, eventual
     eventually(lambda: robot.peer.count_subscribers("/rgb/image_rect_color") == 2)
     _publish(robot)
     eventually(lambda: len(tracks) == 2)
+
+
+@pytest.mark.parametrize("sync", ["exact", "approximate"])
+def test_stamp_before_1970_is_refused_with_a_reason_and_what_follows_comes_through(
+    robot: Any, eventually: Any, sync: str
+) -> None:
+    node = robot.start_node(parameters={"sync": sync})
+    tracks = robot.listen(TrackArray, f"{NODE}/tracks")
+    bad = robot.messages.color()
+    bad.header.stamp.sec = -5
+    robot.publish(bad, robot.messages.depth(), robot.messages.info())
+    eventually(lambda: "got -5 s, expected 0 or more" in node._inputs.monitor.status()[1])
+    _publish(robot)
+    eventually(lambda: tracks)

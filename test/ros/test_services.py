@@ -20,6 +20,7 @@ from sensor_msgs.msg import CameraInfo, Image, RegionOfInterest
 from std_srvs.srv import SetBool, Trigger
 
 from nocsfm_ros.errors import ConfigError
+from nocsfm_ros.ros import node as node_module
 
 NODE = "/nocsfm_tracker"
 
@@ -70,6 +71,31 @@ def test_empty_image_takes_the_newest_live_frame(robot: Any, eventually: Any) ->
     assert _set(robot, mask=_mask(robot)).success
     reference = robot.trackers[0].references["mug"]
     assert np.array_equal(reference.rgb, robot.trackers[0].frames[0].rgb) and reference.depth_m is not None
+
+
+def test_frame_of_a_camera_that_went_silent_is_no_live_frame(
+    robot: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = robot.start_node()
+    messages = robot.messages
+    robot.publish(messages.color(), messages.depth(), messages.info())
+    eventually(lambda: robot.trackers[0].frames)
+    monkeypatch.setattr(node_module, "SILENT_S", 0.0)
+    response = _set(robot, mask=_mask(robot))
+    assert not response.success and "no live frame now" in response.message
+    assert node._newest is not None
+
+
+def test_depth_or_camera_without_their_picture_are_not_ignored(robot: Any, eventually: Any) -> None:
+    robot.start_node()
+    messages = robot.messages
+    robot.publish(messages.color(), messages.depth(), messages.info())
+    eventually(lambda: robot.trackers[0].frames)
+    for given in ({"depth": messages.depth()}, {"camera_info": messages.info()}):
+        response = _set(robot, mask=_mask(robot), **given)
+        assert not response.success and "without an image" in response.message
+    response = _set(robot, image=messages.color(), depth=messages.depth())
+    assert "depth without camera_info" in response.message and "--camera" in response.message
 
 
 def _bad_references(robot: Any) -> dict[str, dict[str, Any]]:

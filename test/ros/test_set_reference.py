@@ -13,7 +13,9 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2: ./run test prepares it, or source a distribution")
 pytest.importorskip("nocsfm_msgs", reason="needs the built message package nocsfm_msgs")
 
-from nocsfm_ros.errors import ConfigError
+from nocsfm_ros.data.pictures import read_depth_m, read_rgb
+from nocsfm_ros.errors import NocsfmError
+from nocsfm_ros.ros.conversions import depth_m_from_msg, rgb_from_msg
 from nocsfm_ros.ros.set_reference import main, parse_arguments, request_from_arguments
 
 
@@ -29,7 +31,6 @@ def files(tmp_path: Path) -> dict[str, str]:
         "mask.png": mask,
         "depth.png": np.full((48, 64), 600, np.uint16),
         "alpha.png": np.dstack([red, mask]),
-        "deep.png": np.zeros((4, 4, 3), np.uint16),
     }
     for name, picture in pictures.items():
         assert cv2.imwrite(str(tmp_path / name), picture)
@@ -75,8 +76,30 @@ def test_command_without_a_node_exits_1_and_says_what_to_start(files: dict[str, 
 
 def test_transparent_pixels_become_the_mask(files: dict[str, str]) -> None:
     request = request_from_arguments(parse_arguments([files["alpha.png"], "--id", "cup"]))
-    assert request.object_id == "cup" and request.image.encoding == "bgra8"
+    assert request.object_id == "cup" and request.image.encoding == "rgba8"
     assert np.count_nonzero(np.array(request.mask.data)) == 200
+
+
+def test_files_are_read_as_everywhere_else(tmp_path: Path) -> None:
+    """A phone's picture is turned by its EXIF, depth counts in the camera file's units, colours have 8 bits."""
+    upright = np.zeros((48, 64, 3), np.uint8)
+    upright[:, :20] = 200
+    _, jpeg = cv2.imencode(".jpg", np.rot90(upright))
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    (tmp_path / "phone.jpg").write_bytes(jpeg.tobytes()[:2] + segment + jpeg.tobytes()[2:])
+    cv2.imwrite(str(tmp_path / "deep.png"), np.full((48, 64, 3), 40000, np.uint16))
+    cv2.imwrite(str(tmp_path / "depth.png"), np.full((48, 64), 6000, np.uint16))
+    camera = {"fx": 60, "fy": 60, "cx": 31.5, "cy": 23.5, "depth_scale": 1e-4}
+    (tmp_path / "camera.json").write_text(json.dumps(camera))
+    given = ["--depth", str(tmp_path / "depth.png"), "--camera", str(tmp_path / "camera.json")]
+    for name in ("phone.jpg", "deep.png"):
+        request = request_from_arguments(parse_arguments([str(tmp_path / name), *given]))
+        np.testing.assert_array_equal(rgb_from_msg(request.image, "image"), read_rgb(tmp_path / name))
+        assert request.image.width == 64 and request.camera_info.width == 64 and request.camera_info.height == 48
+        depth_m = depth_m_from_msg(request.depth, "depth")
+        np.testing.assert_allclose(depth_m, read_depth_m(tmp_path / "depth.png", 1e-4))
+        assert request.camera_info.k[2] == 31.5
 
 
 @pytest.mark.parametrize(
@@ -84,7 +107,6 @@ def test_transparent_pixels_become_the_mask(files: dict[str, str]) -> None:
     [
         ["missing.png"],
         ["text.png"],
-        ["deep.png"],
         ["mug.png", "--mask", "missing.png"],
         ["mug.png", "--depth", "mug.png"],
         ["mug.png", "--camera", "bad.json"],
@@ -97,7 +119,7 @@ def test_file_that_cannot_be_used_is_named(files: dict[str, str], arguments: lis
         argument if argument.startswith("--") else files.get(argument, argument) for argument in arguments
     ]
     with pytest.raises(
-        ConfigError, match="|".join(name.rpartition(".")[0] for name in arguments if "." in name)
+        NocsfmError, match="|".join(name.rpartition(".")[0] for name in arguments if "." in name)
     ):
         request_from_arguments(parse_arguments(paths))
 
