@@ -194,9 +194,10 @@ class TrackerNode(LifecycleNode):
 
     def _newest_frame(self) -> RgbdFrame | None:
         """What the camera shows now; None where it is silent."""
-        if self._newest is None or time.monotonic() - self._newest[1] > SILENT_S:
+        newest = self._newest  # once: deactivation in another thread empties it
+        if newest is None or time.monotonic() - newest[1] > SILENT_S:
             return None
-        return self._newest[0]
+        return newest[0]
 
     def _on_result(self, result: Result) -> None:
         publishing = self._publishing
