@@ -165,7 +165,7 @@ class Estimator:
             crop = crop_frame(frame.rgb, frame.depth_m, frame.K, square, self.flow.crop_side)
         with self._timed("features"):
             feature_crop, features = self.encode_features(frame, square)
-        view = max(views, key=lambda view: view.likeness(features))
+            view = views[0] if len(views) == 1 else max(views, key=lambda view: view.likeness(features))
         with self._timed("flow"):
             nocs_map = self.flow.predict(
                 crop, view.encoded, view.anchor_scale_m, features.features, self.config.model.steps

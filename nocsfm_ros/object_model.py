@@ -140,17 +140,22 @@ class ObjectModel:
     centre_m: Float64Array = field(default_factory=lambda: np.zeros(3))
 
     @property
+    def references(self) -> list[View]:
+        """The user's picture, as it is and rolled."""
+        return [*self.views[:1], *self.rolled]
+
+    @property
     def sights(self) -> list[View]:
-        """All pictures that a live one may look like: the reference, the same rolled, keyframes."""
-        return [*self.views[:1], *self.rolled, *self.views[1:]]
+        """All pictures that a live one may look like: references, then keyframes."""
+        return [*self.references, *self.views[1:]]
 
     def nearest_view(self, R_cam_obj: Float64Array) -> View:
         """The sight whose viewpoint is nearest."""
         return _nearest(self.sights, R_cam_obj)
 
     def nearest_reference(self, R_cam_obj: Float64Array) -> View:
-        """The same of the user's picture alone, as it is and rolled."""
-        return _nearest([*self.views[:1], *self.rolled], R_cam_obj)
+        """The same of the references alone."""
+        return _nearest(self.references, R_cam_obj)
 
     def add_view(self, view: View) -> None:
         """Take a keyframe in and rebuild the cloud."""

@@ -17,7 +17,7 @@ from nocsfm_ros.data.views import CROP_SIZE, ViewDataset
 from nocsfm_ros.evaluation.metrics import BINS, bootstrap_interval
 from nocsfm_ros.evaluation.pairs import draw_pairs, view_change_deg
 from nocsfm_ros.evaluation.plots import BINS as SINGLE_BINS
-from nocsfm_ros.evaluation.real_questions import There, questions_of
+from nocsfm_ros.evaluation.real_questions import There, hots_questions
 from nocsfm_ros.matching.backbone import Backbone
 from nocsfm_ros.matching.localiser import Candidate, encode_frame, encode_reference, find_candidates
 from nocsfm_ros.training.match_samples import CORRECT, matches
@@ -137,7 +137,7 @@ def encode_times(backbone: Backbone, size_wh: tuple[int, int]) -> Figures:
 
 def hots_pairs(folder: Path, count: int) -> Iterator[SearchPair]:
     """Those of the first `count` questions of `nocsfm real` about hots118 whose object is in the frame."""
-    for question in questions_of(folder, "hots118", count):
+    for question in hots_questions(folder, count):
         if question.there is There.YES and question.mask is not None:
             given = question.reference
             yield SearchPair(given.rgb, given.mask, question.frame.rgb, question.mask)

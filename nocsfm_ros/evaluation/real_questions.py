@@ -82,8 +82,8 @@ def questions_of(folder: Path, set_name: str, count: int) -> Iterator[Question]:
         yield from _same_frame_of_nocs(folder)
         yield from _same_class_of_nocs(folder)
     elif set_name == "hots118":
-        yield from _hots(folder, count)
-        for number, question in enumerate(_hots(folder, count // 2)):
+        yield from hots_questions(folder, count)
+        for number, question in enumerate(hots_questions(folder, count // 2)):
             yield rolled_question(question, 1 + number // 3 % 3)
     elif set_name == "single_frames":
         yield from _single_frames(folder)
@@ -164,7 +164,7 @@ def _symmetry(instance: NocsInstance) -> int:
     return 0 if instance.class_name in SYMMETRIC_CLASSES else 1
 
 
-def _hots(folder: Path, count: int, seed: int = 0) -> Iterator[Question]:
+def hots_questions(folder: Path, count: int, seed: int = 0) -> Iterator[Question]:
     """Objects of one frame, looked for in another: in two of three the object is there, in the third it is not."""
     source, random = PictureFolder(folder), np.random.default_rng(seed)
     names = (folder / "class_names.txt").read_text(encoding="utf-8").split()

@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,8 +189,10 @@ def _input_status(name: str, monitor: InputMonitor, rates: Rates) -> DiagnosticS
 
 def device_facts() -> dict[str, object]:
     """Device and memory in use; without importing torch, which may not be loaded yet, or waking a GPU."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    facts: dict[str, object] = {"memory_mb": pages * resource.getpagesize() // 2**20}
+    facts: dict[str, object] = {}
+    with suppress(OSError):  # Linux alone tells the memory of now
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        facts["memory_mb"] = pages * resource.getpagesize() // 2**20
     torch = sys.modules.get("torch")
     if torch is None:
         return facts

@@ -58,7 +58,12 @@ def test_short_last_shard_of_a_smaller_job_is_rendered_again(
     assert small.is_there(0) and whole.is_there(0)
 
     asked: list[int] = []
-    rendered = SimpleNamespace(submit=lambda render, index: asked.append(index) or _done())
+
+    def submit(render: object, index: int) -> Future[None]:
+        asked.append(index)
+        return _done()
+
+    rendered = SimpleNamespace(submit=submit)
     monkeypatch.setattr(shards, "worker_pool", lambda *_: nullcontext(rendered))
     monkeypatch.setattr(shards, "build_cache", lambda *_, **__: SimpleNamespace(names=[], is_heldout=[]))
     monkeypatch.setattr(shards, "ViewDataset", lambda _: None)

@@ -77,8 +77,8 @@ def test_centre_beyond_the_picture_is_judged_at_its_border() -> None:
     mask = np.zeros((4, 6), bool)
     mask[3, 5] = True
     box = (0.0, 0.0, 1.0, 1.0)
-    assert is_centre_on(Candidate(box, 1.0, (7.2, 3.4), 0), mask)
-    assert not is_centre_on(Candidate(box, 1.0, (4.4, 3.0), 0), mask)
+    assert is_centre_on(Candidate(box, 1.0, (7.2, 3.4)), mask)
+    assert not is_centre_on(Candidate(box, 1.0, (4.4, 3.0)), mask)
 
 
 def test_backbone_that_sees_prints_matches_them_and_a_blind_one_does_not(views_folder: Path) -> None:
